@@ -11,7 +11,7 @@ Duration = timedelta | str
 """A length of time as an argument: a `timedelta`, or text such as ``"5m"`` or ``"1h30m"``."""
 
 PATTERN = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
-_WHOLE = re.compile(PATTERN)
+_WHOLE = re.compile(PATTERN.strip("^$"))  # "$" alone would let a line end through
 _PART = re.compile(r"([0-9]{1,5})(ms|h|m|s)")
 _MS_PER_UNIT = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 
@@ -22,19 +22,7 @@ def parse_ms(value: Duration) -> int:
     Raises `ValueError` for text of another form and for a negative `timedelta`; `TypeError` for anything else, a bare
     number included.
     """
-    if isinstance(value, timedelta):
-        ms = value // timedelta(milliseconds=1)
-        if ms < 0:
-            msg = f"a duration cannot be negative: {value!r}"
-            raise ValueError(msg)
-        return ms
-    if isinstance(value, str):
-        if not _WHOLE.match(value):
-            msg = f'{value!r} is not a duration: write it like "500ms", "30s", "5m" or "1h30m"'
-            raise ValueError(msg)
-        return sum(int(number) * _MS_PER_UNIT[unit] for number, unit in _PART.findall(value))
-    msg = f'a duration is a timedelta or text like "5m", not {value!r} (a bare number has no unit)'
-    raise TypeError(msg)
+    return _parse_ms(value)
 
 
 def parse(value: Duration) -> timedelta:
@@ -56,3 +44,19 @@ def format_ms(ms: int) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts) or "0s"
+
+
+def _parse_ms(value: object) -> int:  # of anything: what the caller's types promise is not checked at run time
+    if isinstance(value, timedelta):
+        ms = value // timedelta(milliseconds=1)
+        if ms < 0:
+            msg = f"a duration cannot be negative: {value!r}"
+            raise ValueError(msg)
+        return ms
+    if isinstance(value, str):
+        if not _WHOLE.fullmatch(value):
+            msg = f'{value!r} is not a duration: write it like "500ms", "30s", "5m" or "1h30m"'
+            raise ValueError(msg)
+        return sum(int(number) * _MS_PER_UNIT[unit] for number, unit in _PART.findall(value))
+    msg = f'a duration is a timedelta or text like "5m", not {value!r} (a bare number has no unit)'
+    raise TypeError(msg)

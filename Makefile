@@ -1,20 +1,60 @@
 # `make help` lists what there is. Every target does all that it needs, from a fresh clone on.
+# Needed: Python 3.11 or newer with venv, and make. Redis, where none is installed, comes with `make setup`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+NODE_MODULES := tests/interop/node/node_modules/.installed
+SOURCES := client worker cli
+CHECKED := $(SOURCES) tests examples
 
-.PHONY: help setup lock
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format bench prove build lock clean
+
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(VENV)/.installed ## a virtual environment with everything in it
+setup: $(VENV)/.installed ## a virtual environment with everything in it, and a redis-server where there is none
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Bullpen needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])'
+	@echo "Installing into $(VENV) (once; about half a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m bullpen.embedded
 	@touch $@
+
+demo: setup ## the example at work: real jobs through real queues, about a minute, with an account at the end
+	@cd examples/studio && ../../$(BIN)/python -m studio.demo $(DEMO)
+
+test: setup ## all tests but the long runs; those beside Node are skipped, aloud, where Node is missing
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
+
+test-fast: setup ## the tests that need no server
+	@$(BIN)/python -m pytest tests/unit $(PYTEST)
+
+lint: setup ## format, rules, types, and which part may import which
+	@$(BIN)/ruff format --check $(CHECKED)
+	@$(BIN)/ruff check $(CHECKED)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## write the format and the fixes that ruff knows
+	@$(BIN)/ruff format $(CHECKED)
+	@$(BIN)/ruff check --fix $(CHECKED)
+
+bench: setup ## speed beside Node's BullMQ and the bare Lua, and what a worker costs; needs Node
+	@$(BIN)/python -m tests.bench $(BENCH)
+
+prove: setup ## the long runs: rolled workers, kills, freezes; about twenty minutes
+	@$(BIN)/python -m pytest -m prove -n 0 --timeout 1800 $(PYTEST)
+
+build: setup ## the wheel and the sdist, into dist/
+	@rm -rf dist && $(BIN)/python -m hatchling build
 
 lock: ## resolve requirements/dev.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--all-extras --group dev --quiet --output-file requirements/dev.txt pyproject.toml
+
+clean: ## remove what was built and installed here
+	rm -rf $(VENV) dist build .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/interop/node/node_modules

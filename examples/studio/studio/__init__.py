@@ -1,0 +1,1 @@
+"""A studio's back office as four job queues: pictures, texts, mails, payments."""

@@ -1,0 +1,1 @@
+"""Bullpen's API objects: the models, their checks, YAML files with them."""

@@ -1,0 +1,1 @@
+"""For users' tests: the pytest fixture `bullpen_redis`."""

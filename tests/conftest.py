@@ -1,0 +1,20 @@
+"""Fixtures of the whole suite. `bullpen_redis` (a shared, emptied server) comes from the package's own pytest plugin."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bullpen import embedded
+
+
+@pytest.fixture(scope="session")
+def redis_binary() -> embedded.Binary:
+    """The server that tests run."""
+    return embedded.find()
+
+
+@pytest.fixture
+def redis_server(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
+    """A server of this test's own, to be killed, frozen and restarted."""
+    with embedded.start(binary=redis_binary) as server:
+        yield server

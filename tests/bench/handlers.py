@@ -1,0 +1,20 @@
+"""What our worker runs in the benchmarks."""
+
+import time
+
+from pydantic import JsonValue
+
+from bullpen import Handlers
+
+noop = Handlers()
+
+
+@noop.handler("noop")
+async def nothing(data: dict[str, JsonValue]) -> None:
+    """Do nothing."""
+
+
+@noop.handler("stamp")
+async def stamp(data: dict[str, JsonValue]) -> int:
+    """Say when the handler started, in ns since the epoch."""
+    return time.time_ns()

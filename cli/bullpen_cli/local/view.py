@@ -1,0 +1,209 @@
+"""What local mode shows: a live table in a terminal, plain lines elsewhere.
+
+Both show the same: each queue's jobs by state, its workers, and why there are so many. Whatever comes from jobs or workers
+is text, never markup.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bullpen_cli.local.journal import Line
+
+SHOWN_LINES = 8
+PLAIN_EVERY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One queue at one moment. None stands for what could not be read."""
+
+    queue: str
+    waiting: int | None = None
+    delayed: int | None = None
+    active: int | None = None
+    completed: int = 0
+    retried: int = 0
+    failed: int = 0
+    workers: int = 0
+    starting: int = 0
+    stopping: int = 0
+    wanted: int = 0
+    most: int = 0
+    reason: str = ""
+    trouble: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that is shown at one moment."""
+
+    redis: str
+    rows: Sequence[QueueRow]
+    seconds: float
+    note: str = ""
+
+
+class View(Protocol):
+    """Where local mode shows itself."""
+
+    def say(self, sentence: str, *, style: str = "") -> None:
+        """Say something that happened once."""
+
+    def hear(self, line: Line) -> None:
+        """Show what a worker wrote, where it is worth it."""
+
+    def show(self, picture: Picture) -> None:
+        """Show how things stand."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class LiveView:
+    """A table that redraws itself, what happened scrolling by above it."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._lines: list[Line] = []
+        self._picture: Picture | None = None
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._draw, transient=False)
+        self._live.start()
+
+    def say(self, sentence: str, *, style: str = "") -> None:
+        """Print above the table."""
+        self._console.print(Text(sentence, style=style))
+
+    def hear(self, line: Line) -> None:
+        """Print what is no news of a single job that went well."""
+        if line.job and line.level not in {"warning", "error", "critical"}:
+            return
+        self._lines.append(line)
+        del self._lines[:-SHOWN_LINES]
+
+    def show(self, picture: Picture) -> None:
+        """Redraw with these numbers."""
+        self._picture = picture
+
+    def close(self) -> None:
+        """Draw a last time and stop."""
+        self._lines.clear()
+        self._live.stop()
+
+    def _draw(self) -> Group:
+        picture = self._picture
+        if picture is None:
+            return Group(Text("starting …"))
+        table = draw_table(picture.rows)
+        head = Text.assemble((f"{picture.redis}  ", "dim"), (f"{picture.seconds:.0f} s  ", "dim"), picture.note)
+        lines = [] if self._quiet else [draw_line(line, self._console.width) for line in self._lines]
+        return Group(*lines, head, table)
+
+
+class PlainView:
+    """Lines for a log: each change of a queue's workers, and how things stand every few seconds."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._workers: dict[str, tuple[int, str]] = {}
+        self._last: dict[str, str] = {}
+        self._shown_at = float("-inf")
+
+    def say(self, sentence: str, *, style: str = "") -> None:  # noqa: ARG002 - plain lines have no style
+        """Write the sentence."""
+        self._write(sentence)
+
+    def hear(self, line: Line) -> None:
+        """Write what a worker wrote, with its queue in front; single jobs that went well are in the counts."""
+        if not (line.job and line.level not in {"warning", "error", "critical"}):
+            self._write(f"{line.source}: {line.text}")
+
+    def show(self, picture: Picture) -> None:
+        """Write what changed."""
+        due = self._clock() - self._shown_at >= PLAIN_EVERY_SECONDS
+        for row in picture.rows:
+            decision = (row.wanted, row.trouble or "")
+            if self._workers.get(row.queue, (0, "")) != decision:
+                self._workers[row.queue] = decision
+                self._write(f"{row.queue}: {row.wanted} of at most {row.most} workers: {row.trouble or row.reason}")
+            line = plain_row(row)
+            if due and self._last.get(row.queue) != line:
+                self._last[row.queue] = line
+                self._write(line)
+        if due:
+            self._shown_at = self._clock()
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def _write(self, sentence: str) -> None:
+        print(sentence, file=self._stream, flush=True)
+
+
+def plain_row(row: QueueRow) -> str:
+    """Say in a line how a queue stands."""
+    return (
+        f"{row.queue}: waiting {count(row.waiting)}, delayed {count(row.delayed)}, active {count(row.active)},"
+        f" completed {row.completed}, retried {row.retried}, failed {row.failed}, workers {row.workers}"
+    )
+
+
+def draw_table(rows: Sequence[QueueRow]) -> Table:
+    """Draw the queues."""
+    table = Table(expand=True, pad_edge=False, header_style="bold")
+    table.add_column("queue", no_wrap=True)
+    for heading in ("waiting", "delayed", "active", "completed", "retried", "failed"):
+        table.add_column(heading, justify="right")
+    table.add_column("workers", justify="right", no_wrap=True)
+    table.add_column("why", ratio=1, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        why = Text(row.trouble, style="red") if row.trouble else Text(row.reason, style="dim")
+        table.add_row(
+            Text(row.queue),
+            *(count(value) for value in (row.waiting, row.delayed, row.active)),
+            Text(str(row.completed), style="green" if row.completed else ""),
+            Text(str(row.retried), style="yellow" if row.retried else ""),
+            Text(str(row.failed), style="red" if row.failed else ""),
+            workers(row),
+            why,
+        )
+    return table
+
+
+def workers(row: QueueRow) -> Text:
+    """Draw the workers as a row of signs: ● works, ◐ starts, ○ is on its way out, · may come."""
+    signs = Text("●" * row.workers, style="green")
+    signs.append("◐" * row.starting, style="yellow")
+    signs.append("○" * row.stopping, style="dim")
+    signs.append("·" * max(0, row.most - row.workers - row.starting - row.stopping), style="dim")
+    if row.most > 12:
+        signs = Text(f"{row.workers}+{row.starting}" if row.starting else str(row.workers), style="green")
+    signs.append(f" {row.workers + row.starting}/{row.most}")
+    return signs
+
+
+def draw_line(line: Line, width: int) -> Text:
+    """Draw what a worker wrote."""
+    style = {"warning": "yellow", "error": "red", "critical": "red"}.get(line.level, "")
+    text = Text(f"{line.source}  ", style="dim")
+    text.append(line.text, style=style)
+    text.truncate(max(20, width - 1), overflow="ellipsis")
+    return text
+
+
+def count(value: int | None) -> str:
+    """Write a number, a question mark for one that could not be read."""
+    return "?" if value is None else str(value)
+
+
+def summary(left: Mapping[str, str]) -> list[str]:
+    """Say what stays behind in each queue."""
+    return [f"{queue}: {what} left in Redis" for queue, what in left.items() if what]

@@ -10,6 +10,7 @@ from typing import Self
 from bullpen import lua
 from bullpen.errors import BullpenError
 from bullpen.keys import QueueKeys
+from bullpen.operations.base import Call, Eval, QueueOperation
 
 
 class UnreadableQueue(BullpenError):
@@ -75,21 +76,16 @@ _OPTIONAL = tuple(field.name for field in fields(Reading) if "None" in str(field
 
 
 @dataclass(frozen=True, slots=True)
-class Observe:
+class Observe(QueueOperation[Reading]):
     """The operation that reads one queue. `horizon_ms` says how far ahead a delayed job counts as due."""
 
     keys: QueueKeys
     horizon_ms: int
 
-    @property
-    def script(self) -> lua.Script:
-        """The script to run."""
-        return lua.ours("observe-1")
+    def commands(self) -> Sequence[Call]:
+        """Give the one script."""
+        return [Eval(lua.ours("observe-1"), (self.keys.meta,), (self.keys.base, self.horizon_ms))]
 
-    def arguments(self) -> tuple[list[str], list[str | int]]:
-        """Give the script's KEYS and ARGV."""
-        return [self.keys.meta], [self.keys.base, self.horizon_ms]
-
-    def read(self, reply: object) -> Reading:
+    def read(self, replies: Sequence[object]) -> Reading:
         """Give what the script found. Raises `UnreadableQueue`."""
-        return Reading.parse(reply)
+        return Reading.parse(replies[0])

@@ -67,7 +67,8 @@ class Model(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=to_camel,
-        populate_by_name=True,
+        validate_by_alias=True,
+        validate_by_name=True,
         extra="forbid",
         frozen=True,
         strict=True,
@@ -253,7 +254,7 @@ TimeZone = Annotated[
 
 Cron = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9*?/,# -]+$", min_length=9, max_length=200),
+    StringConstraints(pattern=r"^[A-Za-z0-9@*?/,# -]+$", min_length=6, max_length=200),
     Allowed('a cron expression of five fields, or six with seconds first, such as "0 8 * * 1-5"'),
 ]
 

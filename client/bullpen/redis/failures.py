@@ -44,11 +44,28 @@ class NotReady(ConnectFailed):
     """Redis is there and serves no commands now: it loads its data, or waits for its primary."""
 
 
-def unavailable(failure: Exception, *, doing: str, where: str) -> errors.RedisUnavailable:
+UNAVAILABLE_CODES = frozenset(
+    {"LOADING", "BUSY", "MASTERDOWN", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "NOAUTH", "WRONGPASS", "NOPERM"}
+)
+"""Error replies that say something about the server or our account with it, not about the command."""
+
+_WHAT_TO_DO = {
+    "OOM": "its memory is full (maxmemory); give it more, or remove jobs",
+    "MISCONF": "it cannot write its data to disk and refuses writes; look at its log",
+    "READONLY": "it is a replica; name the primary",
+    "NOREPLICAS": "it has fewer replicas than min-replicas-to-write asks for",
+    "NOPERM": "the ACL of this user does not allow the command or the key",
+}
+
+
+def unavailable(failure: Exception, *, where: str) -> errors.RedisUnavailable:
     """Give the client's error: `EnqueueUncertain` where the command may have been carried out."""
-    text = f"{doing}: Redis at {where} did not answer: {failure}"
+    if isinstance(failure, ReplyError):
+        hint = _WHAT_TO_DO.get(failure.code)
+        return errors.RedisUnavailable(f"Redis at {where} refuses: {failure}{f' ({hint})' if hint else ''}")
     if isinstance(failure, ConnectionLost) and failure.sent:
-        return errors.EnqueueUncertain(f"{text} (the command had been sent: whether it was carried out is unknown)")
-    if isinstance(failure, ConnectFailed):
-        text = f"{doing}: {failure}"
-    return errors.RedisUnavailable(text)
+        text = f"Redis at {where}: no answer: {failure}; the command had been sent, so it may or may not be carried out"
+        return errors.EnqueueUncertain(text)
+    if isinstance(failure, ConnectionLost):
+        return errors.RedisUnavailable(f"Redis at {where}: no answer: {failure}")
+    return errors.RedisUnavailable(str(failure))

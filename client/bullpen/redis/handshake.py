@@ -51,6 +51,7 @@ async def connect(
     except BaseException:
         connection.abort("connecting was given up")
         raise
+    connection.established = True
     return connection
 
 

@@ -157,6 +157,11 @@ class RedisSettings(BaseModel):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}/{self.db}{' (TLS)' if self.tls is not None else ''}"
 
+    @property
+    def endpoint(self) -> tuple[object, ...]:
+        """What makes it another Redis, or another database of it, when it differs. No credentials."""
+        return (self.host, self.port, self.path, self.db, self.tls)
+
     def current(self) -> "RedisSettings":
         """Give the settings as they are now: read anew where they came from a file. Raises `ConfigurationError`.
 

@@ -28,6 +28,8 @@ MAX_REPLY_BYTES: Final = 512 * 1024 * 1024
 _READ_BYTES: Final = 64 * 1024
 _CHECKS_PER_TIMEOUT: Final = 4
 _MORE: Final = object()
+_STALE: Final = frozenset({"NOAUTH", "WRONGPASS", "READONLY", "UNBLOCKED"})
+"""Error replies after which the connection is no good: credentials or roles have changed, a new one finds out."""
 
 
 def pack_command(*words: bytes | str | float) -> bytes:
@@ -72,6 +74,8 @@ class Connection(asyncio.BufferedProtocol):
         """Why it has ended; None while it is open."""
         self.replies = 0
         """How many replies have come."""
+        self.established = False
+        """Whether the handshake is over."""
         self._loop = loop or asyncio.get_running_loop()
         self._create_future = self._loop.create_future
         self._eager = eager
@@ -213,13 +217,12 @@ class Connection(asyncio.BufferedProtocol):
             while (reply := gets()) is not _MORE:
                 replies += 1
                 waiting = pending.popleft()
-                if waiting.__class__ is _Batch:
+                if reply.__class__ is ReplyError:
+                    self._fail(waiting, reply)
+                elif waiting.__class__ is _Batch:
                     waiting.take(reply)
                 elif not waiting.done():  # type: ignore[union-attr]
-                    if reply.__class__ is ReplyError:
-                        waiting.set_exception(reply)  # type: ignore[union-attr]
-                    else:
-                        waiting.set_result(reply)  # type: ignore[union-attr]
+                    waiting.set_result(reply)  # type: ignore[union-attr]
         except IndexError:
             self.abort(f"{self.where} sent a reply that nobody waits for")
             return
@@ -264,6 +267,15 @@ class Connection(asyncio.BufferedProtocol):
             self._drained = None
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _fail(self, waiting: "asyncio.Future[Reply] | _Batch", error: ReplyError) -> None:
+        if isinstance(waiting, _Batch):
+            waiting.take(error)
+        elif not waiting.done():
+            waiting.set_exception(error)
+        if self.established and error.code in _STALE:
+            # Not now: what came with it is still to be handed out.
+            self._loop.call_soon(self.abort, f"{self.where} answered: {error}")
 
     def _flush(self) -> None:
         self._flush_due = False

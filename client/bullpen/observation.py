@@ -11,6 +11,7 @@ from bullpen import lua
 from bullpen.errors import BullpenError
 from bullpen.keys import QueueKeys
 from bullpen.operations.base import Call, Eval, QueueOperation
+from bullpen.scaling.observation import Observation, RateLimit
 
 
 class UnreadableQueue(BullpenError):
@@ -31,6 +32,8 @@ class Reading:
     due: int
     """Delayed jobs that start within the horizon that was asked for."""
     next_due_ms: int | None
+    scheduled: int
+    """Schedules whose next run, one of the delayed jobs, starts within the horizon."""
     waiting_children: int
     completed: int
     failed: int
@@ -51,6 +54,52 @@ class Reading:
     def backlog(self) -> int:
         """Jobs that could start now."""
         return self.waiting + self.paused_waiting + self.prioritized
+
+    @property
+    def finished_total(self) -> int | None:
+        """Jobs that ever ended, where workers keep BullMQ's metrics."""
+        if self.completed_total is None and self.failed_total is None:
+            return None
+        return (self.completed_total or 0) + (self.failed_total or 0)
+
+    def observed(
+        self,
+        *,
+        replicas: int,
+        ready: int,
+        starting: int,
+        busy: int | None,
+        startup_ms: int | None,
+        cannot_start: str = "",
+        mean_run_ms: float | None = None,
+    ) -> Observation:
+        """Join the reading with what is known of the workers: the input of a scaling decision."""
+        finished = self.finished_total
+        rate = None
+        if self.rate_jobs is not None and self.rate_per_ms:
+            rate = RateLimit(jobs=self.rate_jobs, per_ms=self.rate_per_ms)
+        return Observation(
+            at_ms=self.at_ms,
+            waiting=self.waiting + self.paused_waiting,
+            prioritized=self.prioritized,
+            delayed_due=self.due,
+            next_due_ms=self.next_due_ms,
+            active=self.active,
+            paused=self.paused,
+            oldest_ms=self.oldest_ms,
+            # A job that was removed unfinished is missed here; the rate that is learned from it forgets in seconds.
+            added_total=None if finished is None else finished + self.backlog + self.active + self.delayed,
+            finished_total=finished,
+            mean_run_ms=mean_run_ms,
+            total_concurrency=self.total_concurrency,
+            rate_limit=rate,
+            replicas=replicas,
+            ready=ready,
+            starting=starting,
+            busy=busy,
+            startup_ms=startup_ms,
+            cannot_start=cannot_start,
+        )
 
     @classmethod
     def parse(cls, reply: object) -> Self:

@@ -46,6 +46,7 @@ return {
   redis.call("ZCARD", base .. "delayed"),
   redis.call("ZCOUNT", base .. "delayed", "-inf", horizon),
   nextDue and math.floor(tonumber(nextDue) / 4096) or -1,
+  redis.call("ZCOUNT", base .. "repeat", "-inf", string.format("%.0f", now + tonumber(ARGV[2]))),
   redis.call("ZCARD", base .. "waiting-children"),
   redis.call("ZCARD", base .. "completed"),
   redis.call("ZCARD", base .. "failed"),

@@ -1,0 +1,92 @@
+"""How long locks hold, on a virtual clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from bullpen_worker.leases import Leases, Run
+from bullpen_worker.table import SlotTable
+
+LOCK_MS = 9_000
+
+
+@pytest.fixture
+def table():
+    made = SlotTable.create(3)
+    yield made
+    made.close()
+
+
+def start(table, slot, at_ms=0):
+    table.occupy(slot, job_id=b"job%d" % slot, token=b"t", started_ms=at_ms)
+
+
+def runs(table):
+    return [Run.of(table, view) for view in table.views()]
+
+
+def look(leases, table, now_ms):
+    due, lost = leases.look(runs(table), now_ms)
+    return [run.view.slot for run in due], [run.view.slot for run in lost]
+
+
+def test_a_young_job_needs_nothing_and_an_old_one_renews_all(table):
+    leases = Leases(LOCK_MS)
+    start(table, 0, 0)
+    start(table, 1, 2_500)
+    assert look(leases, table, 2_999) == ([], [])
+    assert look(leases, table, 3_000) == ([0, 1], [])
+
+
+def test_what_was_renewed_is_young_again(table):
+    leases = Leases(LOCK_MS)
+    start(table, 0)
+    due, _ = leases.look(runs(table), 3_000)
+    leases.renewed(due, 3_000)
+    assert look(leases, table, 5_999) == ([], [])
+    assert look(leases, table, 6_000) == ([0], [])
+
+
+def test_what_was_not_renewed_in_time_is_lost_once(table):
+    leases = Leases(LOCK_MS)
+    start(table, 0)
+    assert look(leases, table, 8_999) == ([0], [])
+    assert look(leases, table, 9_000) == ([], [0])
+    assert look(leases, table, 9_001) == ([], [])
+
+
+def test_a_lock_holds_from_when_its_renewal_was_sent(table):
+    leases = Leases(LOCK_MS)
+    start(table, 0)
+    due, _ = leases.look(runs(table), 3_000)
+    leases.renewed(due, 3_000)  # answered long after
+    assert look(leases, table, 12_000) == ([], [0])
+
+
+def test_what_redis_says_is_lost_stays_lost(table):
+    leases = Leases(LOCK_MS)
+    start(table, 0)
+    [run] = runs(table)
+    leases.look([run], 100)
+    assert leases.lose(run) is True
+    assert leases.lose(run) is False
+    leases.renewed([run], 200)
+    assert look(leases, table, 3_500) == ([], [])
+
+
+def test_the_next_run_of_a_slot_begins_anew(table):
+    leases = Leases(LOCK_MS)
+    start(table, 0)
+    leases.look(runs(table), 9_000)
+    table.clear(0)
+    start(table, 0, 9_100)
+    assert look(leases, table, 9_200) == ([], [])
+    assert look(leases, table, 12_100) == ([0], [])
+
+
+def test_a_shorter_lock_holds_from_the_next_look_on(table):
+    leases = Leases(LOCK_MS)
+    start(table, 0)
+    assert look(leases, table, 1_000) == ([], [])
+    leases.lock_ms = 900
+    assert look(leases, table, 1_000) == ([], [0])

@@ -1,0 +1,194 @@
+"""What a scaling decision needs to remember from the ones before: an immutable value that its caller carries.
+
+It goes through JSON, so that a restarted operator resumes where the last one stopped. Time in which nobody looked does
+not count: after a gap, or when the clock was put back, all that is remembered moves along with the clock, so nothing
+runs out unseen.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+from pydantic import JsonValue
+
+from bullpen.scaling.observation import Observation
+
+VERSION = 1
+LONGEST_GAP_MS = 60_000
+"""A longer time between two decisions is one in which nobody looked."""
+
+_RATE_MEMORY_MS = 30_000
+_RUN_WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A number of replicas at a time: a recommendation, or (signed) a change."""
+
+    at_ms: int
+    replicas: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What is remembered; empty at first. Bounded: by the windows and periods of the policy it is used with."""
+
+    decided_ms: int | None = None
+    """When the last decision was made."""
+    read_ms: int | None = None
+    """The time of the last reading that was known."""
+    replicas: int | None = None
+    """The number of replicas last seen."""
+    highs: tuple[Mark, ...] = ()
+    """Recommendations that no later one reached: older is higher."""
+    lows: tuple[Mark, ...] = ()
+    """Recommendations that no later one went below: older is lower."""
+    changes: tuple[Mark, ...] = ()
+    """Changes of the number of replicas that were seen, whoever made them."""
+    wanted_ms: int | None = None
+    """When there last was something to do."""
+    idle_readings: int = 0
+    """Fresh readings in a row of nothing to do."""
+    run_ms: float | None = None
+    """Learned: mean run time of a job."""
+    arrivals_per_ms: float | None = None
+    """Learned: jobs added in a millisecond."""
+    added_total: int | None = None
+    finished_total: int | None = None
+    age_step_ms: int | None = None
+    """When the oldest job's age last added a step."""
+    age_floor: int = 0
+    """What the age asks to be kept while it lasts."""
+
+    def resumed(self, now_ms: int) -> Self:
+        """Move all along with a clock that jumped, or over a time in which nobody looked."""
+        if self.decided_ms is None:
+            return self
+        passed = now_ms - self.decided_ms
+        if 0 <= passed <= LONGEST_GAP_MS:
+            return self
+
+        def moved(at_ms: int | None) -> int | None:
+            return None if at_ms is None else at_ms + passed
+
+        def all_moved(marks: tuple[Mark, ...]) -> tuple[Mark, ...]:
+            return tuple(replace(mark, at_ms=mark.at_ms + passed) for mark in marks)
+
+        return replace(
+            self,
+            decided_ms=now_ms,
+            highs=all_moved(self.highs),
+            lows=all_moved(self.lows),
+            changes=all_moved(self.changes),
+            wanted_ms=moved(self.wanted_ms),
+            age_step_ms=moved(self.age_step_ms),
+            idle_readings=0,
+            added_total=None,  # what was added meanwhile has no time to be divided by
+            finished_total=None,
+        )
+
+    def with_reading(self, observation: Observation, now_ms: int) -> Self:
+        """Learn from a reading: changes of the number, idle time, run time and arrivals.
+
+        The same reading twice teaches nothing new.
+        """
+        seen = self._with_replicas(observation.replicas, now_ms)
+        if not observation.known:
+            return replace(seen, idle_readings=0, decided_ms=now_ms, added_total=None, finished_total=None)
+        is_fresh = observation.at_ms != self.read_ms
+        was_wanted = self.wanted_ms is None or not observation.idle
+        seen = replace(seen, decided_ms=now_ms, wanted_ms=now_ms if was_wanted else self.wanted_ms)
+        if not observation.idle:
+            seen = replace(seen, idle_readings=0)
+        elif is_fresh:
+            seen = replace(seen, idle_readings=self.idle_readings + 1)
+        if not is_fresh:
+            return seen
+        elapsed_ms = 0 if self.read_ms is None else observation.at_ms - self.read_ms
+        return replace(
+            seen,
+            read_ms=observation.at_ms,
+            run_ms=self._learned_run_ms(observation, elapsed_ms),
+            arrivals_per_ms=self._learned_arrivals(observation, elapsed_ms),
+            added_total=observation.added_total,
+            finished_total=observation.finished_total,
+        )
+
+    def with_recommendation(self, replicas: int, now_ms: int, *, up_window_ms: int, down_window_ms: int) -> Self:
+        """Add a recommendation, and forget those that have left their window or can never count again."""
+        mark = Mark(now_ms, replicas)
+        highs = [old for old in self.highs if old.at_ms > now_ms - down_window_ms and old.replicas > replicas]
+        lows = [old for old in self.lows if old.at_ms > now_ms - up_window_ms and old.replicas < replicas]
+        return replace(self, highs=(*highs, mark), lows=(*lows, mark))
+
+    def without_changes_before(self, at_ms: int) -> Self:
+        """Forget changes that no period looks back to."""
+        return replace(self, changes=tuple(change for change in self.changes if change.at_ms > at_ms))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Give the history as JSON, for `from_json`."""
+        values: dict[str, JsonValue] = {"v": VERSION}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            values[item.name] = [[mark.at_ms, mark.replicas] for mark in value] if isinstance(value, tuple) else value
+        return values
+
+    @classmethod
+    def from_json(cls, value: JsonValue) -> Self:
+        """Read what `to_json` gave. Of anything else (another version, damaged) an empty history."""
+        if not isinstance(value, dict) or value.get("v") != VERSION:
+            return cls()
+        read: dict[str, object] = {}
+        for item in fields(cls):
+            stored = value.get(item.name)
+            if isinstance(item.default, tuple):
+                marks = [_mark(entry) for entry in stored] if isinstance(stored, list) else [None]
+                if None in marks:
+                    return cls()
+                read[item.name] = tuple(marks)
+            elif stored is None and item.default is None:
+                read[item.name] = None
+            elif isinstance(stored, bool) or not isinstance(stored, int | float) or not math.isfinite(stored):
+                return cls()
+            else:
+                read[item.name] = stored
+        return cls(**read)  # type: ignore[arg-type]  # each was checked above against its field
+
+    def _with_replicas(self, replicas: int, now_ms: int) -> Self:
+        if self.replicas is None or replicas == self.replicas:
+            return replace(self, replicas=replicas)
+        return replace(self, replicas=replicas, changes=(*self.changes, Mark(now_ms, replicas - self.replicas)))
+
+    def _learned_run_ms(self, observation: Observation, elapsed_ms: int) -> float | None:
+        finished = _grown(self.finished_total, observation.finished_total)
+        sample = observation.mean_run_ms
+        if sample is None and finished and elapsed_ms > 0 and observation.active:
+            sample = observation.active * elapsed_ms / finished  # Little's law
+        if sample is None or sample < 0 or not math.isfinite(sample):
+            return self.run_ms
+        return sample if self.run_ms is None else self.run_ms + _RUN_WEIGHT * (sample - self.run_ms)
+
+    def _learned_arrivals(self, observation: Observation, elapsed_ms: int) -> float | None:
+        if observation.added_total is None:
+            return None
+        added = _grown(self.added_total, observation.added_total)
+        if added is None or elapsed_ms <= 0:
+            return self.arrivals_per_ms
+        sample = added / elapsed_ms
+        if self.arrivals_per_ms is None:
+            return sample
+        weight = 1 - math.exp(-elapsed_ms / _RATE_MEMORY_MS)
+        return self.arrivals_per_ms + weight * (sample - self.arrivals_per_ms)
+
+
+def _grown(before: int | None, now: int | None) -> int | None:
+    """Give how far a counter went; None when unknown, or when it started anew."""
+    return None if before is None or now is None or now < before else now - before
+
+
+def _mark(entry: JsonValue) -> Mark | None:
+    match entry:
+        case [int(at_ms), int(replicas)]:
+            return Mark(at_ms, replicas)
+        case _:
+            return None

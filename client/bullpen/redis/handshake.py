@@ -1,6 +1,7 @@
 """From settings to a connection that is authenticated, named, on its database, and answers."""
 
 import asyncio
+import os
 import socket
 import ssl
 
@@ -124,4 +125,6 @@ def _explain(error: OSError) -> str:
         return f"TLS: {error.reason or error}{hint}"
     if isinstance(error, socket.gaierror):
         return f"the host name cannot be resolved: {error.strerror}"
-    return error.strerror or str(error) or type(error).__name__
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__

@@ -321,7 +321,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         if future.done():
             return
-        reason = f"{self.where} did not answer within {within:g} s"
+        reason = f"{self.where} did not answer within {within:.3g} s"
         if self.replies == replies:
             self.abort(reason, kind=ReplyTimeout)
         else:

@@ -1,0 +1,158 @@
+"""What a worker says of itself in Redis, and what it is told in return: one script, one round trip. Pure.
+
+The entry in `workers` is JSON ``{v, at, host, pid, started, slots, busy, processes, state, names, versions, protocol}``;
+`at` is set by Redis' own clock, so that no two clocks are compared when it is asked how long ago a worker was heard of.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+import msgpack
+
+from bullpen import lua
+from bullpen.keys import QueueKeys
+from bullpen.lua import Script
+
+BEAT_MS: Final = 5_000
+"""How often a worker beats when nothing calls for it sooner."""
+
+STALE_MS: Final = 60_000
+"""An entry that was not rewritten for so long is a dead worker's, and removed by any other."""
+
+LIVES_MS: Final = 3_600_000
+"""How long `workers` outlives the last beat of all."""
+
+PROTOCOL: Final = 1
+
+WorkState = Literal["working", "retiring", "stopping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A worker as others see it. `started_ms` is Unix time."""
+
+    host: str
+    pid: int
+    started_ms: int
+    slots: int
+    busy: int
+    processes: int
+    state: WorkState
+    names: Sequence[str]
+    version: str
+
+    def to_json(self) -> str:
+        """Write it without `v` and `at`, which the script adds."""
+        return json.dumps(
+            {
+                "host": self.host,
+                "pid": self.pid,
+                "started": self.started_ms,
+                "slots": self.slots,
+                "busy": self.busy,
+                "processes": self.processes,
+                "state": self.state,
+                "names": list(self.names),
+                "versions": {"bullpen": self.version},
+                "protocol": PROTOCOL,
+            },
+            separators=(",", ":"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Somebody asks for this job to be cancelled."""
+
+    job_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The answer to a beat. `retire_ms` is how much longer the order to retire holds, None where there is none.
+
+    `policy` is the document of the policy when it is another than the one known (empty: there is none any more).
+    """
+
+    rev: str
+    policy: str | None
+    retire_ms: int | None
+    cancelled: tuple[Cancellation, ...]
+
+    @classmethod
+    def read(cls, reply: object, known_rev: str) -> "Told":
+        """Read the script's reply. What others wrote and cannot be read counts as not there."""
+        now_ms, order, raw_rev, doc, flat = cast("tuple[int, bytes, bytes, bytes, list[bytes]]", reply)
+        rev = raw_rev.decode(errors="replace")
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return cls(
+            rev=rev,
+            policy=None if rev == known_rev else doc.decode(errors="replace"),
+            retire_ms=_lease(order, now_ms),
+            cancelled=tuple(Cancellation(job_id, _reason(entry)) for job_id, entry in pairs),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One beat of the worker `name`. Without an entry it says goodbye."""
+
+    name: str
+    entry: Entry | None
+    known_rev: str = ""
+    running: Sequence[bytes] = ()
+    lost: Sequence[bytes] = ()
+    """Jobs whose locks were lost lately: a death that others noted of us is taken back."""
+    obeyed: Sequence[bytes] = ()
+    """Jobs that were cancelled as told."""
+    sweeps: bool = False
+    """Whether to remove the entries of workers that are no more."""
+
+    def words(self, keys: QueueKeys) -> tuple[list[str], list[str | bytes | int]]:
+        """Give the keys and arguments of the script."""
+        args: list[str | bytes | int] = [
+            keys.base,
+            self.name,
+            "" if self.entry is None else self.entry.to_json(),
+            LIVES_MS,
+            STALE_MS if self.sweeps else 0,
+            self.known_rev,
+            _pack(self.running),
+            _pack(self.lost),
+            _pack(self.obeyed),
+        ]
+        return [keys.workers, keys.retiring, keys.cancelled, keys.policy], args
+
+
+def script() -> Script:
+    """Our script behind a beat."""
+    return lua.ours("beat-4")
+
+
+def _pack(ids: Iterable[bytes]) -> bytes:
+    packed: bytes = msgpack.packb(list(ids), use_bin_type=False)
+    return packed
+
+
+def _lease(order: bytes, now_ms: int) -> int | None:
+    deadline = _field(order, "deadline")
+    if not isinstance(deadline, int | float) or isinstance(deadline, bool):
+        return None
+    left_ms = int(deadline) - now_ms
+    return left_ms if left_ms > 0 else None
+
+
+def _reason(entry: bytes) -> str:
+    reason = _field(entry, "reason")
+    return reason if isinstance(reason, str) else ""
+
+
+def _field(raw: bytes, name: str) -> object:
+    try:
+        value = json.loads(raw or b"null")
+    except ValueError:
+        return None
+    return value.get(name) if isinstance(value, dict) else None

@@ -125,6 +125,14 @@ class JobGone(BullpenError):
     """There is no such job: never enqueued, removed, or trimmed by the queue's retention."""
 
 
+class JobNotEnded(BullpenError):
+    """Only a job that has ended can be retried."""
+
+
+class JobScheduled(BullpenError):
+    """The job is the next run of a schedule, which would end with it: remove or suspend the schedule in its place."""
+
+
 class ResultTimeout(BullpenError, TimeoutError):
     """The job had not ended when the timeout passed. It goes on."""
 

@@ -89,6 +89,13 @@ def cancel() -> Script:
     return script("cancel", finish + "\n" + _our_source("cancel"), 15)
 
 
+@functools.cache
+def retry() -> Script:
+    """Give the script that lets an ended job wait anew: BullMQ's "reprocess", with our counts forgotten too."""
+    reprocess = f"local function reprocessJob(KEYS, ARGV)\n{_bullmq_source('reprocessJob-9')}\nend"
+    return script("retry", reprocess + "\n" + _our_source("retry"), 9)
+
+
 def _bullmq_source(name: str) -> str:
     spec = importlib.util.find_spec("bullmq")  # finds the folder; running the package would cost 200 ms of imports
     if spec is None or spec.origin is None:

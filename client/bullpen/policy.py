@@ -8,7 +8,7 @@ frozen values; nothing reads a clock.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -50,7 +50,7 @@ HIGHEST_PRIORITY: Final = 2_097_151
 KeepJobs: TypeAlias = Mapping[str, int]
 """How long finished jobs are kept, as BullMQ's script takes it: ``age`` in seconds, ``count`` (-1: all)."""
 
-Marked: TypeAlias = Literal["attempts", "backoff", "priority", "retention"]
+Marked: TypeAlias = Literal["attempts", "backoff", "priority", "removeOnComplete", "removeOnFail"]
 """Settings that a client writes into a job for Node's sake although its producer did not ask for them."""
 
 
@@ -236,6 +236,10 @@ class QueuePolicy:
             unknown_after_ms=_ms(spec.unknown_handler.after),
         )
 
+    def with_revision(self, rev: str) -> "QueuePolicy":
+        """Give the same content under the revision that lies beside it in Redis: that is what an add is checked against."""
+        return self if rev == self.rev else replace(self, rev=rev)
+
     def settings_for(self, name: str, opts: Opts, code: JobDefaults | None = None) -> JobSettings:
         """Say what holds for a job of this name with these options, when `code` are its handler's defaults.
 
@@ -284,7 +288,7 @@ class QueuePolicy:
         self, option: Literal["removeOnComplete", "removeOnFail"], opts: Opts, mark: Mark, code: JobDefaults
     ) -> KeepJobs:
         completed = option == "removeOnComplete"
-        own = None if "retention" in mark.policy else Keep.from_wire(opts.get(option))
+        own = None if option in mark.policy else Keep.from_wire(opts.get(option))
         retention = code.get("retention")
         default = None if retention is None else (retention.completed if completed else retention.failed)
         return keep_jobs(own or default or (self.completed if completed else self.failed))

@@ -1,0 +1,211 @@
+"""Adding jobs: what a job to add is, and the operation that adds one or many.
+
+The wire format is that of BullMQ's add scripts; what is sent is packed by hand where it is the same for many jobs, since
+this is the path that a producer walks a thousand times a second.
+"""
+
+import functools
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Literal
+
+import msgpack
+from pydantic import JsonValue
+
+from bullpen import lua, records
+from bullpen.keys import QueueKeys
+from bullpen.lua import AddKind
+from bullpen.operations.base import Call, Eval, QueueOperation, Reply, items, number, text
+from bullpen.records import Opts
+
+BATCH = 500
+"""How many jobs one `AddJobs` carries at most: Redis serves nobody else while it adds them (some 10 ms)."""
+
+_MINTED_ID_LENGTH = 36
+_UNSIGNED_64 = struct.Struct(">Q")
+_KIND_LETTER: Mapping[AddKind, bytes] = {
+    "addStandardJob-9": b"s",
+    "addDelayedJob-6": b"d",
+    "addPrioritizedJob-9": b"p",
+}
+
+
+class Refusal(IntEnum):
+    """Why nothing was added."""
+
+    STALE_POLICY = -101
+    """The queue's policy is not the one that the jobs were made by."""
+    FULL = -103
+    """The queue has as many waiting jobs as its policy allows."""
+
+
+@dataclass(frozen=True)
+class JobShape:
+    """What jobs have in common that were enqueued alike: everything but id, payload and time.
+
+    `opts` are the options as they are to lie in the job, under BullMQ's long names.
+    """
+
+    keys: QueueKeys
+    name: str
+    opts: Opts
+    delay_ms: int = 0
+    priority: int = 0
+    lifo: bool = False
+    deduplication: Mapping[str, JsonValue] | None = None
+
+    @property
+    def kind(self) -> AddKind:
+        """The script of BullMQ that adds it, chosen as Node chooses."""
+        if self.delay_ms:
+            return "addDelayedJob-6"
+        return "addPrioritizedJob-9" if self.priority else "addStandardJob-9"
+
+    @property
+    def waits(self) -> bool:
+        """Whether the job counts as waiting at once."""
+        return not self.delay_ms
+
+    @functools.cached_property
+    def packed_opts(self) -> bytes:
+        """The options as the script takes them."""
+        return _pack(records.wire_opts(self.opts))
+
+    @functools.cached_property
+    def _frame(self) -> tuple[bytes, bytes, bytes]:
+        # The packed arguments around a minted id and the time: [base, id, name, time, three of a flow's parent, the
+        # scheduler, the key of deduplication].
+        deduplication = None
+        if self.deduplication is not None:
+            deduplication = self.keys.deduplication(str(self.deduplication["id"]))
+        head = b"\x99" + _pack(self.keys.base) + b"\xd9" + bytes([_MINTED_ID_LENGTH])
+        return head, _pack(self.name) + b"\xcf", b"\xc0\xc0\xc0\xc0" + _pack(deduplication)
+
+    def packed_args(self, job_id: str, timestamp_ms: int) -> bytes:
+        """Give the script's array of arguments for one job."""
+        head, middle, tail = self._frame
+        raw = job_id.encode()
+        if len(raw) != _MINTED_ID_LENGTH:
+            head = head[:-2] + _pack(job_id)
+            raw = b""
+        return b"".join((head, raw, middle, _UNSIGNED_64.pack(timestamp_ms), tail))
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to add. `data` is its payload as JSON in UTF-8, `timestamp_ms` when it was enqueued."""
+
+    shape: JobShape
+    id: str
+    data: bytes
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
+    """Add jobs to one queue: all, or none where it gives a `Refusal`.
+
+    The ids that it gives are in the jobs' order. One is another than was asked for where the job was a duplicate by
+    `Deduplication`; where a job with this id was there already, its own is given and nothing was added.
+
+    It is never sent twice: a job that has ended and gone meanwhile would be added again.
+    """
+
+    keys: QueueKeys
+    jobs: tuple[NewJob, ...]
+    policy_rev: str = ""
+    """The policy by which the jobs were made; another one in Redis refuses them."""
+    waiting_limit: int | None = None
+    on_full: Literal["Reject", "DropOldest"] = "Reject"
+
+    repeatable: ClassVar[bool] = False
+
+    @property
+    def coming(self) -> int:
+        """How many of the jobs count as waiting at once."""
+        return sum(job.shape.waits for job in self.jobs)
+
+    def commands(self) -> Sequence[Call]:
+        """One script: that of BullMQ for a single job, ours around BullMQ's for many."""
+        keys, drop = self.keys, self.on_full == "DropOldest"
+        coming = self.coming
+        limit: str | int = "" if self.waiting_limit is None or not coming else self.waiting_limit
+        guard = (self.policy_rev, limit, coming, "1" if drop else "", keys.base)
+        if len(self.jobs) == 1:
+            job = self.jobs[0]
+            shape = job.shape
+            args = (shape.packed_args(job.id, job.timestamp_ms), job.data, shape.packed_opts)
+            return (Eval(lua.guarded_add(shape.kind), _add_keys(keys, shape.kind), args + guard),)
+        many: list[str | int | bytes] = [*guard]
+        for job in self.jobs:
+            shape = job.shape
+            many += (
+                _KIND_LETTER[shape.kind],
+                shape.packed_args(job.id, job.timestamp_ms),
+                job.data,
+                shape.packed_opts,
+            )
+        return (Eval(lua.guarded_bulk(), _bulk_keys(keys), tuple(many)),)
+
+    def read(self, replies: Sequence[Reply]) -> "tuple[str, ...] | Refusal":
+        """Read the ids, or why there are none."""
+        reply = replies[0]
+        if isinstance(reply, int):
+            return Refusal(reply)
+        if len(self.jobs) == 1:
+            return (text(reply),)
+        ids = tuple(text(item) for item in items(reply))
+        if len(ids) != len(self.jobs):
+            msg = f"Redis answered {number(len(ids))} ids for {len(self.jobs)} jobs"
+            raise ValueError(msg)
+        return ids
+
+
+def _pack(value: object) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+@functools.lru_cache(maxsize=1024)
+def _add_keys(keys: QueueKeys, kind: AddKind) -> tuple[str, ...]:
+    guard = (keys.policy, keys.wait, keys.paused, keys.prioritized)
+    match kind:
+        case "addStandardJob-9":
+            return (*_standard_keys(keys), *guard)
+        case "addDelayedJob-6":
+            return (keys.marker, keys.meta, keys.id, keys.delayed, keys.completed, keys.events, *guard)
+        case "addPrioritizedJob-9":
+            return (
+                keys.marker,
+                keys.meta,
+                keys.id,
+                keys.prioritized,
+                keys.delayed,
+                keys.completed,
+                keys.active,
+                keys.events,
+                keys.priority_counter,
+                *guard,
+            )
+
+
+@functools.lru_cache(maxsize=1024)
+def _bulk_keys(keys: QueueKeys) -> tuple[str, ...]:
+    guard = (keys.policy, keys.wait, keys.paused, keys.prioritized)
+    return (*_standard_keys(keys), keys.prioritized, keys.priority_counter, *guard)
+
+
+def _standard_keys(keys: QueueKeys) -> tuple[str, ...]:
+    return (
+        keys.wait,
+        keys.paused,
+        keys.meta,
+        keys.id,
+        keys.completed,
+        keys.delayed,
+        keys.active,
+        keys.events,
+        keys.marker,
+    )

@@ -35,7 +35,7 @@ def _explained(model: type[BaseModel], details: ErrorDetails) -> Iterator[tuple[
                 yield of_violation(violation, path)
         case "extra_forbidden":
             names = fields(model, path[:-1])
-            hint = did_you_mean(str(path[-1]), names)
+            hint = _deeper(model, path) or did_you_mean(str(path[-1]), names)
             allowed = ", ".join(names)
             text = f"unknown field{hint or f'; allowed: {allowed}'}"
             yield path, Finding("error", dotted(path), text, None, allowed)
@@ -87,6 +87,14 @@ def fields(model: type[BaseModel], path: Path) -> list[str]:
     slot = _slot(model, path)
     annotation = _bare(slot)[0] if slot else None
     return [_alias(name, info) for name, info in _model_fields(annotation).items()]
+
+
+def _deeper(model: type[BaseModel], path: Path) -> str:
+    """Give a hint where the field is one of a mapping that belongs here: `maxReplicas` is `scaling.maxReplicas`."""
+    for name in fields(model, path[:-1]):
+        if path[-1] in fields(model, (*path[:-1], name)):
+            return f'; did you mean "{name}.{path[-1]}"?'
+    return ""
 
 
 def _choices(model: type[BaseModel], path: Path) -> list[str]:

@@ -4,6 +4,7 @@ What else lies in the files (Secrets, Deployments) is kept aside unread. What th
 says.
 """
 
+import itertools
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path as FilePath
 from pydantic import JsonValue, ValidationError
 
 from bullpen.api import explain, yamltext
-from bullpen.api.findings import Finding, Path, did_you_mean, of_value, shown
+from bullpen.api.findings import MOST_PER_DOCUMENT, Finding, Path, did_you_mean, of_value, shown
 from bullpen.api.v1alpha1 import API_VERSION, KINDS, ClusterRedisConnection, JobQueue, RedisConnection
 from bullpen.api.yamlnodes import MAX_BYTES, Position
 from bullpen.api.yamltext import TextDocument
@@ -81,8 +82,12 @@ def load(paths: Iterable[str | FilePath]) -> FileSet:
     """
     result = FileSet()
     for path in paths:
-        for file in _expanded(path):
+        names = _expanded(path)
+        for file in names:
             result += _load_file(file)
+        if not names:
+            nothing = Finding("error", "", "is a folder without *.yaml and *.yml files", file=str(path))
+            result += FileSet(findings=(nothing,))
     return result
 
 
@@ -142,7 +147,8 @@ def _read(file: str, text: TextDocument) -> tuple[Document, list[Finding]]:
         valid = validate(text.value)
     except ValidationError as error:
         doubtful = {(finding.line, finding.field) for finding in written}
-        located = [document.locate(path, each) for path, each in explain.findings(KINDS[document.kind], error)]
+        explained = itertools.islice(explain.findings(KINDS[document.kind], error), MOST_PER_DOCUMENT)
+        located = [document.locate(path, each) for path, each in explained]
         return document, written + [each for each in located if (each.line, each.field) not in doubtful]
     return Document(file, text, document.kind, valid), written
 

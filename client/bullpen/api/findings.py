@@ -18,8 +18,10 @@ Path = tuple[str | int, ...]
 
 _SECRET_BELOW = frozenset({"auth", "data", "env", "envFrom", "podTemplate"})
 _SECRET_NAME = re.compile(r"passw|secret|token|credential", re.IGNORECASE)
-_USERINFO = re.compile(r"//\S*@")
 _LONGEST_SHOWN = 60
+
+MOST_PER_DOCUMENT = 100
+"""A document with more findings than this is not looked at further: it is something else, or hostile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,10 @@ def dotted(path: Path) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif re.fullmatch(r"[A-Za-z0-9_$-]+", part):
+        elif re.fullmatch(r"[A-Za-z0-9_$-]{1,64}", part):
             text += f".{part}" if text else part
         else:
-            text += f"[{json.dumps(part, ensure_ascii=False)}]"
+            text += f"[{_short(json.dumps(part, ensure_ascii=False))}]"
     return text
 
 
@@ -79,18 +81,28 @@ def shown(value: JsonValue, path: Path = ()) -> str:
         case bool() | int() | float():
             pass
         case str():
-            value = _USERINFO.sub("//***@", value)
+            value = _without_userinfo(value)
     names = [part for part in path if isinstance(part, str)]
     if any(name in _SECRET_BELOW or _SECRET_NAME.search(name) for name in names):
         return "a value (not shown)"
     if "endpoints" in names and isinstance(value, str) and set(value) & set("@?#"):
         return "a URL with more than host, port and database (not shown)"
-    text = json.dumps(value, ensure_ascii=False)
+    return _short(json.dumps(value, ensure_ascii=False))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def _without_userinfo(text: str) -> str:
+    begin, end = text.find("//"), text.rfind("@")
+    return f"{text[: begin + 2]}***{text[end:]}" if 0 <= begin < end else text
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Give ``; did you mean "…"?`` where one of the words is close, else nothing."""
+    if len(word) > _LONGEST_SHOWN:
+        return ""
     by_lower = {each.replace("_", "").lower(): each for each in words}
     close = difflib.get_close_matches(word.replace("_", "").lower(), by_lower, n=1, cutoff=0.7)
     return f'; did you mean "{by_lower[close[0]]}"?' if close else ""

@@ -1,7 +1,7 @@
 """Whether a `payloadSchema` can be relied on: JSON Schema 2020-12, complete in itself, and it ends."""
 
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -10,6 +10,9 @@ from pydantic import JsonValue
 from bullpen.api.findings import Path
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+MOST_PARTS = 10_000
+"""Each payload is held against the schema: what is larger than this was not written by hand."""
 
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -35,6 +38,9 @@ def problems(schema: Mapping[str, JsonValue]) -> Iterator[Problem]:
     if dialect not in (DIALECT, DIALECT + "#"):
         yield Problem(("$schema",), f"must be {DIALECT}, or be left out")
         return
+    if _parts(schema) > MOST_PARTS:
+        yield Problem((), f"has more than {MOST_PARTS} parts")
+        return
     try:
         broken = _against_the_dialect(schema)
         references = _References(schema)
@@ -48,6 +54,19 @@ def problems(schema: Mapping[str, JsonValue]) -> Iterator[Problem]:
     yield from references.dangling
     if not references.remote and not references.dangling:
         yield from references.circles()
+
+
+def _parts(schema: Mapping[str, JsonValue]) -> int:
+    count = 0
+    pending: list[Iterable[JsonValue]] = [schema.values()]
+    while pending and count <= MOST_PARTS:
+        for value in pending.pop():
+            count += 1
+            if isinstance(value, dict):
+                pending.append(value.values())
+            elif isinstance(value, list):
+                pending.append(value)
+    return count
 
 
 def _against_the_dialect(schema: Mapping[str, JsonValue]) -> Problem | None:

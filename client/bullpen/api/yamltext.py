@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from bullpen.api import yamlnodes
-from bullpen.api.findings import Finding, Path, dotted
+from bullpen.api.findings import MOST_PER_DOCUMENT, Finding, Path, dotted
 from bullpen.api.yamlnodes import MAX_DEPTH, MAX_NODES, Node, Position, Refused
 
 
@@ -117,4 +117,5 @@ class _Expansion:
         return key.text
 
     def report(self, position: Position, path: Path, message: str) -> None:
-        self.findings.append((position, Finding("error", dotted(path), message)))
+        if len(self.findings) < MOST_PER_DOCUMENT:
+            self.findings.append((position, Finding("error", dotted(path), message)))

@@ -107,8 +107,8 @@ class LabelSelectorRequirement(Model):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
         description="How the label's value relates to `values`: In, NotIn, Exists or DoesNotExist."
     )
-    values: Items[Annotated[str, StringConstraints(max_length=63)]] = Field(
-        default=(), max_length=64, description="Values for In and NotIn; none for Exists and DoesNotExist."
+    values: Annotated[Items[Annotated[str, StringConstraints(max_length=63)]], Field(max_length=64)] | None = Field(
+        default=None, description="Values for In and NotIn; none for Exists and DoesNotExist."
     )
 
     def violations(self) -> Iterator[Violation]:

@@ -1,0 +1,78 @@
+"""What local mode does for a JobQueue: its keys, its scaling, and how its workers are started. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bullpen import durations, scaling
+from bullpen.api.v1alpha1 import JobQueue
+from bullpen.keys import QueueKeys
+from bullpen.scaling.policy import ScalingPolicy
+from bullpen_cli.local import environment
+from bullpen_cli.local.fleet import WorkerCommand
+
+
+@dataclass(frozen=True)
+class LocalQueue:
+    """One JobQueue, ready to be run on this machine."""
+
+    jobqueue: JobQueue
+    keys: QueueKeys
+    policy: ScalingPolicy
+    command: WorkerCommand | None
+    """How to start a worker; None where the JobQueue has none (`worker` is absent)."""
+    grace_seconds: float
+
+    @property
+    def name(self) -> str:
+        """The JobQueue's name."""
+        return self.jobqueue.name
+
+    @property
+    def most(self) -> int:
+        """The largest number of workers there may be."""
+        if self.command is None:
+            return 0
+        return self.policy.max_replicas if self.policy.mode == "Auto" else self.policy.manual_replicas
+
+
+def plan(jobqueue: JobQueue, *, prefix: str, inherited: Mapping[str, str], secrets: Mapping[str, str]) -> LocalQueue:
+    """Say how a JobQueue runs here.
+
+    `inherited` is the environment of every worker, the address of Redis included; `secrets` stands in for what YAML takes
+    from Secrets. Raises `ConfigurationError` for one that is missing.
+    """
+    spec = jobqueue.spec
+    worker = spec.worker
+    grace_ms = durations.parse_ms(spec.termination_grace_period)
+    command = None
+    if worker is not None:
+        own = environment.resolve(worker.env, worker.env_from, secrets=secrets, where=f"JobQueue {jobqueue.name!r}")
+        handlers = [word for module in worker.handlers for word in ("--handlers", module)]
+        command = WorkerCommand(
+            (
+                *handlers,
+                *("--queue", jobqueue.queue_name),
+                *("--prefix", prefix),
+                *("--concurrency", str(spec.concurrency.per_worker)),
+                *("--processes", str(worker.processes)),
+                *("--grace", durations.format_ms(grace_ms)),
+                *("--log-format", "json"),
+            ),
+            {**inherited, **own, "BULLPEN_PREFIX": prefix},
+        )
+    return LocalQueue(
+        jobqueue=jobqueue,
+        keys=QueueKeys(prefix, jobqueue.queue_name),
+        policy=scaling.policy_of(spec),
+        command=command,
+        grace_seconds=grace_ms / 1000,
+    )
+
+
+def plan_all(
+    jobqueues: Sequence[JobQueue], *, prefix: str, inherited: Mapping[str, str], secrets: Mapping[str, str]
+) -> dict[str, LocalQueue]:
+    """Plan each, by name."""
+    return {
+        jobqueue.name: plan(jobqueue, prefix=prefix, inherited=inherited, secrets=secrets) for jobqueue in jobqueues
+    }

@@ -33,7 +33,10 @@ async def run(link: Link, operation: Operation[T]) -> T:
 
 
 async def heartbeats(link: Link, keys: QueueKeys) -> dict[str, int]:
-    """Give the names of the workers that have said that they live, and how many jobs each ran then."""
+    """Give the names of the workers that have said that they live, and how many jobs each ran then.
+
+    The name is the one that the worker was given; behind an @ Redis has what tells one start from the next.
+    """
     reply = await link.call("HGETALL", keys.workers, timeout=ANSWER_SECONDS)
     pairs = iter(reply if isinstance(reply, list) else [])
     found = {}
@@ -45,5 +48,5 @@ async def heartbeats(link: Link, keys: QueueKeys) -> dict[str, int]:
         except ValueError:
             continue
         if isinstance(fields, dict) and isinstance(fields.get("busy"), int):
-            found[name.decode(errors="replace")] = fields["busy"]
+            found[name.decode(errors="replace").rpartition("@")[0]] = fields["busy"]
     return found

@@ -44,21 +44,25 @@ class QueueAccount:
     waits: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_TIMES))
     runs: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_TIMES))
 
-    def count(self, outcome: str, *, final: bool, wait_ms: float | None, run_ms: float | None) -> None:
-        """Count one attempt that ended."""
+    def count(
+        self, outcome: str, *, final: bool = False, wait_ms: float | None, run_ms: float | None, number: int = 1
+    ) -> None:
+        """Count attempts that ended. `final` tells of a timeout whether it was the job's last attempt."""
         match outcome:
             case "completed":
-                self.completed += 1
+                self.completed += number
             case "cancelled":
-                self.cancelled += 1
+                self.cancelled += number
             case "released":
-                self.released += 1
+                self.released += number
             case "lock_lost":
-                self.lock_lost += 1
-            case _ if final:
-                self.failed += 1
+                self.lock_lost += number
+            case "failed" | "expired":
+                self.failed += number
+            case "timeout" if final:
+                self.failed += number
             case _:
-                self.retried += 1
+                self.retried += number
         if wait_ms is not None:
             self.waits.append(wait_ms)
         if run_ms is not None:
@@ -120,12 +124,15 @@ class Journal:
         outcome = fields.get("outcome")
         if not isinstance(outcome, str):
             return Line(source, _sentence(fields), level)
+        number = fields.get("count")
         account = self.accounts.setdefault(source, QueueAccount())
         account.count(
             outcome,
             final=fields.get("final") is True,
             wait_ms=_number(fields.get("wait_ms")),
             run_ms=_number(fields.get("duration_ms")),
+            # A worker that ends very many jobs writes a line for some, and one with the number of the others.
+            number=number if isinstance(number, int) and number > 0 else 1,
         )
         return Line(source, _sentence(fields), level, job=True)
 

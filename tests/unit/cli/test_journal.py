@@ -1,0 +1,80 @@
+"""The journal: from a worker's lines to the account of its queue."""
+
+import json
+
+import pytest
+
+from bullpen_cli.local.journal import LONGEST_LINE, Journal, mean, quantile
+
+
+def line(**fields):
+    return json.dumps({"event": "job", "level": "info", **fields}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "counted"),
+    [
+        ({"outcome": "completed"}, "completed"),
+        ({"outcome": "retried"}, "retried"),
+        ({"outcome": "failed"}, "failed"),
+        ({"outcome": "expired"}, "failed"),
+        ({"outcome": "timeout", "final": False}, "retried"),
+        ({"outcome": "timeout", "final": True}, "failed"),
+        ({"outcome": "cancelled"}, "cancelled"),
+        ({"outcome": "released"}, "released"),
+        ({"outcome": "lock_lost"}, "lockLost"),
+    ],
+)
+def test_each_outcome_is_counted_where_it_belongs(fields, counted):
+    journal = Journal(["emails"])
+    assert journal.read("emails", line(**fields)).job
+    report = journal.report()["emails"]
+    assert {name: value for name, value in report.items() if value} == {counted: 1}
+
+
+def test_a_line_that_stands_for_many_counts_as_many():
+    journal = Journal([])
+    journal.read("emails", line(outcome="completed", count=41, mean_ms=0.3))
+    journal.read("emails", line(outcome="completed", duration_ms=5, wait_ms=1))
+    assert journal.accounts["emails"].completed == 42
+    assert list(journal.accounts["emails"].runs) == [5.0]
+
+
+def test_times_are_mean_and_p95():
+    journal = Journal(["emails"])
+    for ms in range(1, 101):
+        journal.read("emails", line(outcome="completed", duration_ms=ms, wait_ms=ms * 10))
+    report = journal.report()["emails"]
+    assert (report["runMeanMs"], report["runP95Ms"]) == (50.5, 95)
+    assert (report["waitMeanMs"], report["waitP95Ms"]) == (505, 950)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["a print of a handler\n", "{broken json", "[1, 2]", '{"no": "event"}', '{"event": 7, "outcome": "completed"}'],
+)
+def test_other_lines_are_kept_and_count_nothing(raw):
+    journal = Journal(["emails"])
+    read = journal.read("emails", raw)
+    assert (read.text, read.job) == (raw.rstrip(), False)
+    assert not any(journal.report()["emails"].values())
+
+
+def test_a_structured_line_reads_as_a_sentence():
+    read = Journal([]).read("emails", json.dumps({"event": "ready", "level": "warning", "queue": "q", "slots": 4}))
+    assert (read.text, read.level) == ("ready  slots=4", "warning")
+
+
+def test_an_endless_line_is_cut():
+    assert len(Journal([]).read("emails", "x" * 100_000).text) == LONGEST_LINE
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"), [([], 0.95, 0), ([7], 0.95, 7), ([1, 2, 3, 4], 0.5, 2), ([3, 1, 2], 1.0, 3)]
+)
+def test_quantile(values, share, expected):
+    assert quantile(values, share) == expected
+
+
+def test_mean_of_nothing_is_zero():
+    assert mean([]) == 0

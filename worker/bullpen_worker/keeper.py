@@ -13,6 +13,7 @@ that just finished has no lock either.
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Final, Protocol, cast
 
 import msgpack
 
-from bullpen import lua
+from bullpen import durations, lua
 from bullpen.keys import QueueKeys
 from bullpen.lua import Script
 from bullpen_worker import leases, recovery
@@ -65,6 +66,22 @@ class Terms:
     lock_ms: int = 10_000
     check_ms: int = 3_000
     max_crashes: int = 3
+
+    @classmethod
+    def of_policy(cls, doc: str) -> "Terms":
+        """Read them from the policy's document; what it does not say, or what cannot be read, is as built in.
+
+        Read here without the models, which would cost the supervisor their memory; they checked what was written.
+        """
+        try:
+            found = json.loads(doc or "{}").get("recovery") or {}
+            return cls(
+                durations.parse_ms(found.get("lockDuration", "10s")),
+                durations.parse_ms(found.get("checkInterval", "3s")),
+                int(found.get("maxCrashes", 3)),
+            )
+        except (ValueError, TypeError, AttributeError):
+            return cls()
 
 
 def extend_locks() -> Script:

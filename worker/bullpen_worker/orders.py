@@ -48,7 +48,7 @@ class OrderHooks(Protocol):
         """Take no new jobs; or take some again."""
 
     def policy(self, rev: str, doc: str) -> None:
-        """The queue has another policy now; both are empty when it has none any more."""
+        """The queue has this policy: at the first beat, and when it changed. Both are empty when it has none."""
 
     def cancel(self, run: Run, reason: str) -> None:
         """End this attempt as cancelled."""
@@ -66,7 +66,7 @@ class Source:
 
 
 class Orders:
-    """The beats of one worker on one queue; see the module. `rev` is that of the policy it starts with."""
+    """The beats of one worker on one queue; see the module. it starts without a policy."""
 
     def __init__(
         self,
@@ -78,7 +78,6 @@ class Orders:
         source: Source,
         hooks: OrderHooks,
         passing: tuple[type[Exception], ...],
-        rev: str = "",
         clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         self._redis = redis
@@ -88,7 +87,7 @@ class Orders:
         self._source = source
         self._hooks = hooks
         self._passing: tuple[type[Exception], ...] = (TimeoutError, *passing)
-        self._rev = rev
+        self._rev = ""
         self._clock_ms = clock_ms
         self._script = heartbeat.script()
         self._called = asyncio.Event()
@@ -167,9 +166,9 @@ class Orders:
         return Told.read(reply, beat.known_rev)
 
     def _obey(self, told: Told, runs: Sequence[Run]) -> None:
-        if told.policy is not None:
+        if told.policy is not None or self._beats == 1:
             self._rev = told.rev
-            self._hooks.policy(told.rev, told.policy)
+            self._hooks.policy(told.rev, told.policy or "")
         held_until_ms = None if told.retire_ms is None else self._clock_ms() + told.retire_ms
         changed = (held_until_ms is None) is not (self._retire_until_ms is None)
         self._retire_until_ms = held_until_ms

@@ -138,7 +138,7 @@ async def test_the_policy_is_told_when_it_changes(orders, client, queue, obeyed)
     await orders.beat()
     await client.delete(queue.keys.policy)
     await orders.beat()
-    assert obeyed.policies == [("r1", '{"closed":true}'), ("", "")]
+    assert obeyed.policies == [("", ""), ("r1", '{"closed":true}'), ("", "")]
 
 
 async def test_a_running_job_is_cancelled_and_the_order_removed_when_obeyed(orders, client, queue, obeyed, table):

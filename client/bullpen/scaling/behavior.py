@@ -1,7 +1,8 @@
 """How fast the number of replicas may change: autoscaling/v2's windows and policies.
 
-The rules are those of Kubernetes' HorizontalPodAutoscaler, with two differences: no policies means no limit, and
-`Percent` of nothing is one pod, since Bullpen scales from zero.
+The rules are those of Kubernetes' HorizontalPodAutoscaler, with three differences: no policies means no limit; `Percent`
+of nothing is one pod, since Bullpen scales from zero; growth and shrinking are counted apart, so that in no period more
+pods come, or go, than the policy says, whatever happened in the other direction meanwhile.
 https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#configurable-scaling-behavior
 """
 
@@ -29,8 +30,8 @@ def growth_limit(rules: Direction, current: int, changes: Iterable[Mark], now_ms
         return current
     if not rules.limits:
         return None
-    past = list(changes)
-    proposals = [_most(limit, _at_start(limit, current, past, now_ms)) for limit in rules.limits]
+    grown = [change for change in changes if change.replicas > 0]
+    proposals = [_most(limit, current - _within(limit, grown, now_ms)) for limit in rules.limits]
     return max(current, max(proposals) if rules.select == "Max" else min(proposals))
 
 
@@ -40,8 +41,8 @@ def shrink_limit(rules: Direction, current: int, changes: Iterable[Mark], now_ms
         return current
     if not rules.limits:
         return None
-    past = list(changes)
-    proposals = [_fewest(limit, _at_start(limit, current, past, now_ms)) for limit in rules.limits]
+    shrunk = [change for change in changes if change.replicas < 0]
+    proposals = [_fewest(limit, current - _within(limit, shrunk, now_ms)) for limit in rules.limits]
     return min(current, min(proposals) if rules.select == "Max" else max(proposals))
 
 
@@ -50,12 +51,12 @@ def longest_period_ms(behavior: Behavior) -> int:
     return max((limit.period_ms for limit in (*behavior.up.limits, *behavior.down.limits)), default=0)
 
 
-def _at_start(limit: Limit, current: int, changes: list[Mark], now_ms: int) -> int:
-    within = (change.replicas for change in changes if change.at_ms > now_ms - limit.period_ms)
-    return max(current - sum(within), 0)
+def _within(limit: Limit, changes: list[Mark], now_ms: int) -> int:
+    return sum(change.replicas for change in changes if change.at_ms > now_ms - limit.period_ms)
 
 
 def _most(limit: Limit, at_start: int) -> int:
+    at_start = max(at_start, 0)  # pods that have gone since cannot be counted as grown
     if limit.kind == "Pods":
         return at_start + limit.value
     return max(-(-at_start * (100 + limit.value) // 100), 1)

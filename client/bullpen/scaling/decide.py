@@ -65,7 +65,7 @@ def decide(observation: Observation, policy: ScalingPolicy, history: History, no
     `now_ms` is milliseconds since 1970; it may jump. Deciding twice on the same reading gives the same number. Raises
     `bullpen.cron.CronInvalid` for a window that cannot be read.
     """
-    past = history.resumed(now_ms).with_reading(observation, now_ms)
+    past = history.resumed(now_ms, is_known=observation.known).with_reading(observation, now_ms)
     if policy.mode == "Hold":
         number = _Number(observation.replicas)
         return number.decision(Reason.HOLD, "mode Hold keeps what runs", past, now_ms + LOOK_AGAIN_MS)

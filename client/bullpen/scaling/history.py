@@ -1,8 +1,8 @@
 """What a scaling decision needs to remember from the ones before: an immutable value that its caller carries.
 
 It goes through JSON, so that a restarted operator resumes where the last one stopped. Time in which nobody looked does
-not count: after a gap, or when the clock was put back, all that is remembered moves along with the clock, so nothing
-runs out unseen.
+not count: after a gap, during an outage, or when the clock was put back, all that is remembered moves along with the
+clock, so nothing runs out unseen.
 """
 
 import math
@@ -60,12 +60,12 @@ class History:
     age_floor: int = 0
     """What the age asks to be kept while it lasts."""
 
-    def resumed(self, now_ms: int) -> Self:
-        """Move all along with a clock that jumped, or over a time in which nobody looked."""
+    def resumed(self, now_ms: int, *, is_known: bool = True) -> Self:
+        """Move all along with a clock that jumped, or over a time in which nobody looked or nothing was seen."""
         if self.decided_ms is None:
             return self
         passed = now_ms - self.decided_ms
-        if 0 <= passed <= LONGEST_GAP_MS:
+        if is_known and 0 <= passed <= LONGEST_GAP_MS:
             return self
 
         def moved(at_ms: int | None) -> int | None:

@@ -6,7 +6,7 @@
 Not for production: one server, no replica, no password; it listens on a unix socket or on the loopback alone.
 """
 
-from bullpen.embedded.binary import Binary, Say, find
+from bullpen.embedded.binary import Binary, Say, find, inspect
 from bullpen.embedded.server import EmbeddedRedisError, Server, start
 
-__all__ = ["Binary", "EmbeddedRedisError", "Say", "Server", "find", "start"]
+__all__ = ["Binary", "EmbeddedRedisError", "Say", "Server", "find", "inspect", "start"]

@@ -247,15 +247,16 @@ class Server:
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
             self.log.unlink()
         lock = self._lock
-        self._process = subprocess.Popen(  # noqa: S603 - a program that was found and asked for its version
-            ["/bin/sh", "-c", _LAUNCH, "redis", *map(str, self._temporary), "--", *self._command()],
-            cwd=self.data,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=() if lock is None else (lock.fileno(),),
-        )
+        with self.log.open("ab") as log:  # what is wrong with its configuration it says before it opens its log
+            self._process = subprocess.Popen(  # noqa: S603 - a program that was found and asked for its version
+                ["/bin/sh", "-c", _LAUNCH, "redis", *map(str, self._temporary), "--", *self._command()],
+                cwd=self.data,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=() if lock is None else (lock.fileno(),),
+            )
         began = time.monotonic()
         loading = False
         while True:

@@ -40,10 +40,13 @@ async def connect(
             await _introduce(settings, connection, name or settings.client_name)
     except TimeoutError:
         connection.abort("connecting took too long")
-        msg = f"Redis at {settings.where} ({settings.origin}) cannot be reached: nothing within {limit:g} s"
+        hint = " (does it speak TLS at this port?)" if settings.tls else ""
+        msg = f"Redis at {settings.where} ({settings.origin}) cannot be reached: nothing within {limit:.3g} s{hint}"
         raise ConnectFailed(msg) from None
     except ConnectionLost as error:
-        hint = "" if settings.tls else " (does it expect TLS? then the URL begins with rediss://)"
+        hint = " (does it expect TLS? then the URL begins with rediss://)"
+        if settings.tls is not None:
+            hint = " (does it ask for a client certificate?)" if settings.tls.certificate is None else ""
         msg = f"Redis at {settings.where} ({settings.origin}) cannot be used: {error}{hint}"
         raise ConnectFailed(msg) from error
     except OSError as error:

@@ -83,7 +83,8 @@ class Connection(asyncio.BufferedProtocol):
         self._max_reply_bytes = max_reply_bytes
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(protocolError=ValueError, replyError=ReplyError, notEnoughData=_MORE)
-        self._buffer = bytearray(_READ_BYTES)
+        # A view: asyncio's TLS slices what get_buffer gives, and a slice of a bytearray is a copy that nobody reads.
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._pending: deque[asyncio.Future[Reply] | _Batch] = deque()
         self._out: list[bytes] = []
         self._unsent = 0  # how many at the tail of _pending have their bytes still in _out
@@ -202,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's interface
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's interface
         """Give the one buffer that all reads use."""
         return self._buffer
 

@@ -1,1 +1,1 @@
-"""."""
+"""The `bullpen` command."""

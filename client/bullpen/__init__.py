@@ -1,5 +1,87 @@
 """Bullpen: job queues for Kubernetes, in Python."""
 
 from bullpen._version import __version__
+from bullpen.contexts import BaseContext, CancelReason, Context, SyncContext
+from bullpen.durations import Duration
+from bullpen.errors import (
+    BlockingCallWarning,
+    BullpenError,
+    Cancel,
+    ConfigurationError,
+    EnqueueError,
+    EnqueueUncertain,
+    JobCancelled,
+    JobFailed,
+    JobGone,
+    JobSignal,
+    NonRetryableError,
+    OptionInvalid,
+    PayloadInvalid,
+    PayloadTooLarge,
+    QueueClosed,
+    QueueFull,
+    RateLimited,
+    RedisUnavailable,
+    ResultInvalid,
+    ResultTimeout,
+    RetryableError,
+    Snooze,
+    UnknownJob,
+)
+from bullpen.handlers import Handlers
+from bullpen.jobs import JobEvent, JobInfo, JobSpec, JobType
+from bullpen.middleware import EnqueueMiddleware, RunMiddleware, RunNext
+from bullpen.options import Backoff, Deduplication, EnqueueOptions, JobDefaults, Keep, Retention
+from bullpen.payloads import BigInt, Json, JsonObject, Payload
+from bullpen.registrations import Handler
 
-__all__ = ["__version__"]
+__all__ = [
+    "Backoff",
+    "BaseContext",
+    "BigInt",
+    "BlockingCallWarning",
+    "BullpenError",
+    "Cancel",
+    "CancelReason",
+    "ConfigurationError",
+    "Context",
+    "Deduplication",
+    "Duration",
+    "EnqueueError",
+    "EnqueueMiddleware",
+    "EnqueueOptions",
+    "EnqueueUncertain",
+    "Handler",
+    "Handlers",
+    "JobCancelled",
+    "JobDefaults",
+    "JobEvent",
+    "JobFailed",
+    "JobGone",
+    "JobInfo",
+    "JobSignal",
+    "JobSpec",
+    "JobType",
+    "Json",
+    "JsonObject",
+    "Keep",
+    "NonRetryableError",
+    "OptionInvalid",
+    "Payload",
+    "PayloadInvalid",
+    "PayloadTooLarge",
+    "QueueClosed",
+    "QueueFull",
+    "RateLimited",
+    "RedisUnavailable",
+    "ResultInvalid",
+    "ResultTimeout",
+    "Retention",
+    "RetryableError",
+    "RunMiddleware",
+    "RunNext",
+    "Snooze",
+    "SyncContext",
+    "UnknownJob",
+    "__version__",
+]

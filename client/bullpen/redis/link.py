@@ -284,31 +284,40 @@ class Link:
             raise ConnectFailed(msg) from None
 
     async def _connect_once(self, within: float | None) -> Connection:
-        attempt = self._attempt
-        if attempt is None or attempt.done():
-            attempt = self._attempt = asyncio.create_task(self._connect(), name=f"connect to {self._where}")
-            attempt.add_done_callback(_seen)
+        """Connect, or join the attempt under way; one that began earlier and fails says nothing about now."""
+        limit = self._limit(within)
+        joined = self._attempt is not None and not self._attempt.done()
         try:
-            async with asyncio.timeout(self._limit(within)):
-                return await asyncio.shield(attempt)
+            async with asyncio.timeout(limit):
+                if joined:
+                    with contextlib.suppress(ConnectFailed, errors.ConfigurationError):
+                        return await self._share(limit)
+                return await self._share(limit)
         except TimeoutError:
-            msg = f"Redis at {self._where} cannot be reached: nothing within {self._limit(within):.3g} s"
+            msg = f"Redis at {self._where} cannot be reached: nothing within {limit:.3g} s"
             raise ConnectFailed(msg) from None
 
-    async def _connect(self) -> Connection:
-        """Connect once. Sets the state and, on success, the connection."""
+    async def _share(self, limit: float) -> Connection:
+        attempt = self._attempt
+        if attempt is None or attempt.done():
+            attempt = self._attempt = asyncio.create_task(self._connect(limit), name=f"connect to {self._where}")
+            attempt.add_done_callback(_seen)
+        return await asyncio.shield(attempt)
+
+    async def _connect(self, limit: float | None = None) -> Connection:
+        """Connect once, within `limit` seconds. Sets the state and, on success, the connection."""
         try:
             stamp = self._endpoints.stamp()
             settings = await self._endpoints.current()
             self._settings = settings
             self._where = settings.where
-            limit = self._limit(None)
+            usual = self._limit(None)
             connection = await handshake.connect(
                 settings,
                 name=self._name,
                 eager=self._eager,
-                reply_timeout=None if self._blocking else limit,
-                timeout=limit,
+                reply_timeout=None if self._blocking else usual,
+                timeout=usual if limit is None else limit,
             )
         except (ConnectFailed, errors.ConfigurationError) as error:
             self.counts.failures += 1

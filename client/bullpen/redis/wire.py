@@ -89,6 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[bytes] = []
         self._unsent = 0  # how many at the tail of _pending have their bytes still in _out
         self._unanswered_bytes = 0  # received since the last whole reply
+        self._stale = ""  # why the connection is to end when all that has come is handed out
         self._flush_due = False
         self._paused = False
         self._drained: asyncio.Future[None] | None = None
@@ -241,7 +242,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._unanswered_bytes > self._max_reply_bytes:
                 self.abort(f"{self.where} sent a reply of more than {self._max_reply_bytes} bytes")
                 return
-        if not self._flush_due:
+        if self._stale:
+            self.abort(self._stale)
+        elif not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
@@ -275,8 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         elif not waiting.done():
             waiting.set_exception(error)
         if self.established and error.code in _STALE:
-            # Not now: what came with it is still to be handed out.
-            self._loop.call_soon(self.abort, f"{self.where} answered: {error}")
+            self._stale = f"{self.where} answered: {error}"
 
     def _flush(self) -> None:
         self._flush_due = False

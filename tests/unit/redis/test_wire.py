@@ -279,5 +279,19 @@ async def test_refused_credentials_in_the_middle_end_the_connection_after_all_re
         await second
     assert caught.value.code == "NOAUTH"
     assert await third == b"OK"
+
+
+async def test_nobody_who_is_woken_by_a_stale_connection_uses_it_again():
+    connection, wire = connected()
+    connection.established = True
+    first, behind = connection.call(b"1"), connection.call(b"2")
     await asyncio.sleep(0)
-    assert connection.lost is not None
+    feed(connection, b"-READONLY You can't write against a read only replica.\r\n")
+    with pytest.raises(ReplyError):
+        await first
+    with pytest.raises(ConnectionLost, match="READONLY"):
+        await behind
+    with pytest.raises(ConnectionLost) as caught:
+        connection.call(b"3")
+    assert caught.value.sent is False
+    assert wire.writes == [b"1", b"2"]

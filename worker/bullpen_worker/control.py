@@ -36,13 +36,13 @@ class Ticket:
 class Begin:
     """What to be: the first message. The engine starts with the first `Policy`, so that nothing runs by the wrong one.
 
-    `redis` is a URL, None for what the environment says. With `solo` the child runs that job alone and ends. `overdue`
+    `redis` is `RedisSettings` as JSON, the password in it, which is why it comes this way. With `solo` the child runs that job alone and ends. `overdue`
     are jobs that were killed with a process for being past their timeout: their attempts are to be ended as timed out.
     """
 
     queue: str
     prefix: str
-    redis: str | None
+    redis: str
     handlers: tuple[str, ...]
     concurrency: int
     worker: str
@@ -100,6 +100,13 @@ class Cancel:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """End the attempts of these jobs as timed out: see `Begin`."""
+
+    overdue: tuple[Ticket, ...]
+
+
 # -- to the supervisor -----------------------------------------------------------
 
 
@@ -133,20 +140,28 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """The child ends because of an error of Bullpen's own in it, which no job has caused."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fatal:
     """The child ends, and would end again: its configuration or its handlers are wrong."""
 
     error: str
 
 
-Order: TypeAlias = Begin | Policy | Stop | Hold | Release | Concurrency | Lost | Cancel
-Report: TypeAlias = Ready | Metrics | Suspect | Settled | Fatal
+Order: TypeAlias = Begin | Policy | Stop | Hold | Release | Concurrency | Lost | Cancel | Overdue
+Report: TypeAlias = Ready | Metrics | Suspect | Settled | Broken | Fatal
 Message: TypeAlias = Order | Report
 
 _KINDS: Final[dict[str, type[Message]]] = {
     kind.__name__.lower(): kind
     for kind in (
-        Begin, Policy, Stop, Hold, Release, Concurrency, Lost, Cancel, Ready, Metrics, Suspect, Settled, Fatal,
+        Begin, Policy, Stop, Hold, Release, Concurrency, Lost, Cancel, Overdue, Ready, Metrics, Suspect, Settled, Broken,
+        Fatal,
     )
 }  # fmt: skip
 

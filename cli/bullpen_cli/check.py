@@ -1,7 +1,5 @@
 """`bullpen check`: says what is wrong in YAML files, with file and line, without a cluster or a Redis."""
 
-import enum
-import json
 import sys
 from typing import Annotated
 
@@ -12,14 +10,7 @@ from rich.text import Text
 from bullpen.api import checks
 from bullpen.api.checks import Report
 from bullpen.api.findings import Finding
-
-
-class Output(enum.StrEnum):
-    """How a command writes what it found."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+from bullpen_cli.output import Output, write_data
 
 
 def check(
@@ -33,19 +24,14 @@ def check(
 ) -> None:
     """Check JobQueues and Redis connections in YAML files.
 
-    Exit code 0 when there is nothing worse than warnings, 1 when there are errors (a file that cannot be read
-    included), 2 for a wrong call.
+    Exit code 0: nothing worse than warnings. 1: errors, or a file that cannot be read. 2: a wrong call.
     """
     report = checks.check_files(files)
     match output:
         case Output.TABLE:
             _print_lines(report)
-        case Output.JSON:
-            sys.stdout.write(json.dumps(as_data(report), ensure_ascii=False, indent=2) + "\n")
-        case Output.YAML:
-            import yaml  # noqa: PLC0415 (not every call needs it)
-
-            sys.stdout.write(yaml.safe_dump(as_data(report), allow_unicode=True, sort_keys=False))
+        case Output.JSON | Output.YAML:
+            write_data(as_data(report), output)
     raise typer.Exit(1 if report.errors else 0)
 
 

@@ -59,22 +59,23 @@ policies = st.builds(
     shrink_when_idle=st.booleans(),
 )
 free = policies.map(lambda policy: replace(policy, behavior=Behavior(down=Direction()), shrink_when_idle=False))
-marks = st.lists(st.builds(Mark, times, st.integers(-50, 50)), max_size=4).map(tuple)
+past = st.integers(NOW - 600_000, NOW)
+marks = st.lists(st.builds(Mark, past, st.integers(-50, 50)), max_size=4).map(tuple)
 histories = st.builds(
     History,
-    decided_ms=st.none() | times,
-    read_ms=st.none() | times,
+    decided_ms=st.none() | past,
+    read_ms=st.none() | past,
     replicas=st.none() | st.integers(0, 60),
     highs=marks,
     lows=marks,
     changes=marks,
-    wanted_ms=st.none() | times,
+    wanted_ms=st.none() | past,
     idle_readings=st.integers(0, 9),
     run_ms=st.none() | st.floats(0, 10**6),
     arrivals_per_ms=st.none() | st.floats(0, 10),
     added_total=st.none() | st.integers(0, 10**9),
     finished_total=st.none() | st.integers(0, 10**9),
-    age_step_ms=st.none() | times,
+    age_step_ms=st.none() | past,
     age_floor=st.integers(0, 60),
 )
 

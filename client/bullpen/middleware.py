@@ -1,7 +1,7 @@
 """The shapes of middleware: around every attempt in a worker, and around every enqueue of a client."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,12 +20,3 @@ payload is read, so that it sees a payload that does not fit as well.
 
 EnqueueMiddleware = Callable[["JobSpec[object]"], AbstractContextManager["JobSpec[object]"]]
 """A plain context manager around every enqueue, of both clients alike: what it yields is sent, errors arrive in it."""
-
-
-@contextmanager
-def around_enqueue(middleware: Sequence[EnqueueMiddleware], job: "JobSpec[Any]") -> Iterator["JobSpec[Any]"]:
-    """Enter all middleware, the first outermost; gives the work as the last one yields it."""
-    with ExitStack() as stack:
-        for each in middleware:
-            job = stack.enter_context(each(job))
-        yield job

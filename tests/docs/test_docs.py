@@ -1,0 +1,98 @@
+"""Every command in the docs does what its page says, and every link leads somewhere."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs import pages
+
+PAGES = pages.pages()
+NOT_HERE = re.compile(r"^(make |pip install |git clone |docker |kubectl |helm |npm )")
+"""Commands that other tests run: CI installs the wheel and runs make's targets in a clean checkout."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(pages.ROOT))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_page_works_as_it_says(page, tmp_path, bullpen_redis):
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "BULLPEN_REDIS_URL": bullpen_redis,
+        "PYTHONPATH": str(tmp_path),
+        "NO_COLOR": "1",
+        "COLUMNS": "120",
+    }
+    for block in pages.blocks(page):
+        place = f"{name(page)}:{block.line}"
+        if block.language == "console":
+            for step in pages.steps(block):
+                if not NOT_HERE.match(step.command):
+                    play(step, place=f"{name(page)}:{step.line}", folder=tmp_path, environment=environment)
+        elif block.words and "." in block.words[0]:
+            file = tmp_path / block.words[0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            try:
+                ast.parse(block.text)
+            except SyntaxError as error:
+                pytest.fail(f"{place}: {error}")
+
+
+def play(step, *, place, folder, environment):
+    done = subprocess.run(
+        ["bash", "-c", step.command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+        text=True,
+    )
+    shown = f"{place}: $ {step.command}\n{done.stdout}"
+    assert done.returncode == step.exit_code, f"{shown}\nexit code {done.returncode}, not {step.exit_code}"
+    if step.expected.strip():
+        assert pages.matches(step.expected, done.stdout), f"{shown}\nis not what the page says:\n{step.expected}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_within_the_project_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{name(page)} links to {target}, which does not exist"
+        if fragment and file.suffix == ".md":
+            headings = re.findall(r"^#+ +(.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert fragment in anchors, f"{name(page)} links to {target}: no such heading"
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "is_match"),
+    [
+        ("done\n", "done\n", True),
+        ("done\n", "done  \n\n", True),
+        ("done\n", "undone\n", False),
+        ("took … ms\n", "took 17 ms\n", True),
+        ("a\n…\nb\n", "a\n1\n2\nb\n", True),
+        ("a\n…\nb\n", "a\nb\n", True),
+        ("a\n…\n", "b\na\n", False),
+        ("1 (one)\n", "1 (one)\n", True),
+    ],
+)
+def test_what_a_page_says_is_held_against_what_is_printed(expected, printed, is_match):
+    assert pages.matches(expected, printed) is is_match

@@ -114,7 +114,8 @@ class Backoff:
     ) -> Self:
         """Give what ``retry.backoff`` of a JobQueue says, where numbers are text: factor "1.5", jitter "50%".
 
-        What the kind does not use (a factor of ``Fixed``) is left out. Raises `OptionInvalid`.
+        What the kind does not use (a factor of ``Fixed``) is left out; times beyond a year count as a year. Raises
+        `OptionInvalid`.
         """
         percent = _PERCENT.fullmatch(jitter)
         if percent is None or int(percent[1]) > 100:
@@ -122,6 +123,8 @@ class Backoff:
         if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", factor):
             raise _invalid("backoff factor", factor, 'a decimal string such as "2" or "1.5"')
         share = int(percent[1]) / 100
+        delay = _at_most_a_year("backoff delay", delay)
+        max_delay = None if max_delay is None else _at_most_a_year("backoff maxDelay", max_delay)
         match kind:
             case "Exponential":
                 return cls.exponential(delay, factor=float(factor), max_delay=max_delay, jitter=share)
@@ -363,6 +366,10 @@ def duration_ms(option: str, value: Duration) -> int:
         return durations.parse_ms(value)
     except (ValueError, TypeError) as error:
         raise _invalid(option, value, str(error)) from None
+
+
+def _at_most_a_year(option: str, value: Duration) -> Duration:
+    return timedelta(milliseconds=min(duration_ms(option, value), MAX_DELAY_MS))
 
 
 def _invalid(option: str, value: object, allowed: str) -> OptionInvalid:

@@ -121,6 +121,7 @@ def test_what_others_wrote_is_never_refused(wire: JsonValue, text: JsonValue, ba
         ({"kind": "Linear", "delay": "2s", "max_delay": "1m"}, Backoff.linear("2s", max_delay="1m")),
         ({"kind": "Fixed", "delay": "2s", "factor": "3", "max_delay": "1s"}, Backoff.fixed("2s")),
         ({"kind": "Immediate", "delay": "2s", "jitter": "50%"}, Backoff.immediate()),
+        ({"kind": "Fixed", "delay": "99999h"}, Backoff("Fixed", MAX_DELAY_MS)),
     ],
 )
 def test_what_yaml_says(spec: dict[str, str], backoff: Backoff) -> None:

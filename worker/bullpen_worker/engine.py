@@ -1,0 +1,611 @@
+"""The heart of a worker: fetches jobs of one queue, runs them, writes what became of them.
+
+Concurrency model: `Engine.run` owns, in one task group on one event loop, the fetcher, the task that looks for orphans,
+a heartbeat, and one task for each slot that has a job. Everything else here is called on that loop, from timers (the nearest
+deadline, the flush of progress and logs) or by whoever steers the worker. Redis is reached by two pipelined connections
+for commands, over which the slots are spread, and one that blocks for the queue's marker.
+
+A handler that cannot be stopped (a thread) keeps its slot and its lock. Only past the grace period of `stop` is its job
+given back while it may still run: the process is about to end.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bullpen.catalogue import Catalogue
+from bullpen.contexts import ActiveJob, CancelReason, CancelScope
+from bullpen.execution import Executors, run_attempt
+from bullpen.keys import QueueKeys
+from bullpen.middleware import RunMiddleware
+from bullpen.outcomes import Failed, Outcome, RateLimited, Retried
+from bullpen.policy import QueuePolicy
+from bullpen.records import StoredJob
+from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
+from bullpen.redis.link import Link, LinkState
+from bullpen.redis.settings import RedisSettings
+from bullpen.redis.wire import Connection, Reply, pack_command
+from bullpen_worker import acks
+from bullpen_worker.acks import Ending, FetchedJob
+from bullpen_worker.admission import Admission, Terms
+from bullpen_worker.fetching import UNTOLD, Empty, Fetcher
+from bullpen_worker.hooks import EngineHooks, JobEnd, NoHooks
+from bullpen_worker.lines import Line, passing
+from bullpen_worker.orphans import Orphans
+from bullpen_worker.services import FLUSH_S, Clients, JobOutput
+from bullpen_worker.slots import Slot
+from bullpen_worker.table import SlotTable
+from bullpen_worker.templates import Templates
+
+METRICS_POINTS: Final = 10_080
+"""Minutes of ``metrics:*`` counts that BullMQ's tools can show: a week."""
+
+BEAT_S: Final = 1.0
+LAST_WORDS_S: Final = 2.0
+"""How long a handler that was cancelled at the end of the grace period may take to clean up."""
+
+_BLOCK_S: Final = 10
+_REFUSED_PAUSE_S: Final = 0.5
+
+logger = logging.getLogger("bullpen.worker")
+
+
+class Engine:
+    """Works on one queue until it is stopped. One event loop; every method but `__init__` is to be called on it.
+
+    `name` is the worker's, as BullMQ's tools show it. `table` must have a row for each slot; `concurrency` beyond its
+    rows is cut.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: RedisSettings,
+        keys: QueueKeys,
+        name: str,
+        catalogue: Catalogue,
+        policy: QueuePolicy,
+        table: SlotTable,
+        executors: Executors,
+        clients: Clients,
+        concurrency: int,
+        hooks: EngineHooks | None = None,
+        middleware: Sequence[RunMiddleware] = (),
+        metrics_points: int = METRICS_POINTS,
+        alone: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._name = name
+        self._catalogue = catalogue
+        self._policy = policy
+        self.table = table
+        self._executors = executors
+        self._clients = clients
+        self._hooks = hooks or NoHooks()
+        self._middleware = middleware
+        self._metrics_points = metrics_points
+        self.alone = alone
+        self.giving_back = False
+        self._concurrency = min(max(concurrency, 0), table.slots)
+        self._busy = 0
+        self._identity = secrets.token_hex(8)
+        self._tokens = 0
+        self._armed = False
+        self.pack, self.admission = self._prepare()
+        self._lines: list[Line] = []
+        self._slots: list[Slot] = []
+        self._idle_slots: list[Slot] = []
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._deadline_ms = 0
+        self._dirty: list[JobOutput] = []
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._thread = 0
+        self._stopping = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._grace_ends = 0.0
+        self._attempts: set[asyncio.Task[Outcome]] = set()
+        self._working: set[asyncio.Task[None]] = set()
+        self._fetcher: Fetcher | None = None
+        self._held = False
+        self._only = False
+        self._hungry = False
+        self._connected = False
+        self._disarm_timer: asyncio.TimerHandle | None = None
+
+    # -- life ----------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until stopped; returns when no job runs here any more (see `stop` for handlers that do not end).
+
+        Waits for Redis as long as it takes. Raises what it cannot live with: a Lua script that Redis refuses, a bug.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack, 2 if self.table.slots > 1 else 1)
+            blocking = Link(
+                self._settings, patient=True, name=self._keys.client_name(f":w:{self._name}"), blocking=True
+            )
+            marker = MarkerLine(await stack.enter_async_context(blocking), self._lines[0], lambda: self.pack)
+            self._fetcher = Fetcher(
+                free=self._concurrency,
+                fetch=self._fetch,
+                marker=marker,
+                clock_ms=_now_ms,
+                on_hungry=self._set_hungry,
+                passing=(ConnectionLost, ConnectFailed),
+            )
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                keepers = [tasks.create_task(self._orphans.run()), tasks.create_task(self._beat())]
+                fetching = tasks.create_task(self._fetcher.run())
+                if self._held:
+                    self._fetcher.hold()
+                await self._stopping.wait()
+                self._fetcher.close()
+                await self._drain()
+                await fetching
+                for task in keepers:
+                    task.cancel()
+            await self._put_away()
+
+    async def run_one(self, job_id: str, token: str) -> None:
+        """Run this job alone, which is active and locked with `token` already, and return. Stops as `run` does."""
+        self.alone = True
+        self._only = True
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack, 1)
+            connection = await self._lines[0].ready()
+            key = self.pack.job_key(job_id.encode())
+            flat = await connection.call(pack_command("HGETALL", key))
+            if not isinstance(flat, list) or not flat:
+                return  # removed meanwhile
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                keepers = [tasks.create_task(self._orphans.run()), tasks.create_task(self._beat())]
+                stopping = tasks.create_task(self._stop_only())
+                slot = self._slot()
+                slot.token = token.encode()
+                self._start(slot, FetchedJob(job_id.encode(), flat))  # type: ignore[arg-type]  # a hash: bytes
+                while self._busy:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+                for task in (*keepers, stopping):
+                    task.cancel()
+            await self._put_away()
+
+    def stop(self, grace_ms: int) -> None:
+        """Take no new job; let what runs end within the grace period, cancel the rest then and give it back unspent.
+
+        Called again, the earlier end of the grace period counts. A handler that has not ended `LAST_WORDS_S` after its
+        cancellation has its job given back all the same; then `run` returns while it may still be running, and the
+        process should end.
+        """
+        ends = time.monotonic() + grace_ms / 1000
+        self._grace_ends = min(self._grace_ends, ends) if self._stopping.is_set() else ends
+        self.giving_back = True
+        self._stopping.set()
+        self._quiet.set()
+
+    def hold(self) -> None:
+        """Fetch no more jobs until `release`; those that run go on."""
+        self._held = True
+        if self._fetcher is not None:
+            self._fetcher.hold()
+
+    def release(self) -> None:
+        """Fetch again after `hold`."""
+        self._held = False
+        if self._fetcher is not None and not self.giving_back:
+            self._fetcher.release()
+
+    # -- steering ------------------------------------------------------------
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs may run at once: 0 to the slot table's rows. Lowered, slots park as their jobs end."""
+        return self._concurrency
+
+    @concurrency.setter
+    def concurrency(self, jobs: int) -> None:
+        jobs = min(max(jobs, 0), self.table.slots)
+        change, self._concurrency = jobs - self._concurrency, jobs
+        self.table.set_concurrency(jobs)
+        if self._fetcher is not None and change:
+            self._fetcher.add_free(change)
+
+    @property
+    def busy(self) -> int:
+        """How many jobs are here now."""
+        return self._busy
+
+    def cancel(self, job_id: str, reason: CancelReason, text: str = "") -> bool:
+        """Cancel the job if it runs here; says whether it does."""
+        wanted = job_id.encode()
+        slot = next((slot for slot in self._slots if slot.job_id == wanted), None)
+        if slot is not None:
+            slot.cancel(reason, text)
+        return slot is not None
+
+    def lock_lost(self, slot: int, generation: int) -> None:
+        """Void this run of a job: its lock is gone. Ignored when the run is over, or its ack is under way."""
+        if slot < len(self._slots) and self._slots[slot].generation == generation:
+            self._slots[slot].lose_lock()
+
+    def apply_policy(self, policy: QueuePolicy) -> None:
+        """Follow this policy from the next job on."""
+        self._policy = policy
+        self._orphans.lock_ms = policy.recovery.lock_duration_ms
+        self.pack, self.admission = self._prepare()
+
+    # -- what slots ask for (bullpen_worker.slots.Floor) ------------------------
+
+    def new_token(self) -> bytes:
+        """Make a token that was never used: this engine's mark, and a number."""
+        self._tokens += 1
+        return f"{self._identity}:{self._tokens:09x}".encode()
+
+    def wants_next(self) -> bool:
+        """Whether an ack may bring the next job."""
+        return not (self._held or self.giving_back or self._only) and self._busy <= self._concurrency
+
+    def answered(self) -> None:
+        """Redis answered."""
+        self.table.mark_fetch(time.monotonic_ns() // 1_000_000)
+        self._hooks.fetched()
+
+    def uncertain(self, token: bytes) -> None:
+        """A call with this token has an unknown outcome."""
+        self._orphans.add(token)
+
+    def watch(self, slot: Slot) -> None:
+        """Time the slot's attempt out at its deadline."""
+        if self._deadline_timer is None or slot.deadline_ms < self._deadline_ms:
+            self._set_deadline_timer(slot.deadline_ms)
+
+    def output_of(self, job_id: bytes, line: Line, keep_logs: int) -> JobOutput:
+        """Make the place for a job's progress and log lines."""
+        return JobOutput(job_id, line, keep_logs=keep_logs, clients=self._clients, on_output=self._on_output)
+
+    def attempt(self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput) -> asyncio.Task[Outcome]:
+        """Run the job's handler once, in a task of its own."""
+        task = self._loop.create_task(self._attempt(stored, terms, scope, output))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+        return task
+
+    async def schedule_next(self, stored: StoredJob) -> None:
+        """Write the next run of the scheduler that produced the job."""
+
+    def hand_over(self, job_id: bytes, token: bytes) -> bool:
+        """Have the job run in a process of its own, if there is a way to."""
+        return self._hooks.suspect(job_id.decode(errors="replace"), token.decode())
+
+    def ended(self, stored: StoredJob, terms: Terms, ending: Ending, run_ms: float | None) -> None:
+        """Count and log what became of the job."""
+        failure = ending.failure if isinstance(ending, Retried | Failed) else None
+        if isinstance(ending, RateLimited):
+            self._limited(ending.delay_ms)
+        started_ms = stored.processed_on or 0
+        due_ms = max(stored.timestamp + terms.delay_ms, _number(stored.fields.get(b"bullpen:due")))
+        self._hooks.job_ended(
+            JobEnd(
+                stored.id,
+                stored.name,
+                stored.attempts_made + 1,
+                terms.settings.retry.attempts,
+                acks.label(ending),
+                max(started_ms - due_ms, 0),
+                run_ms,
+                *((failure.error_type, failure.reason, failure.stack) if failure is not None else ()),
+            )
+        )
+
+    def trouble(self, job_id: bytes, error: ReplyError) -> None:
+        """Say that Redis refuses the job's ack for good."""
+        logger.error(
+            "Redis refuses to write the end of job %s, which is left to recovery: %s",
+            job_id.decode(errors="replace"),
+            error,
+        )
+
+    # -- inside --------------------------------------------------------------
+
+    async def _open(self, stack: contextlib.AsyncExitStack, lines: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        for number in range(lines):
+            link = Link(
+                self._settings,
+                patient=True,
+                on_state=self._on_state if number == 0 else None,
+            )
+            self._lines.append(Line(await stack.enter_async_context(link)))
+        self.table.set_concurrency(self._concurrency)
+        self._orphans = Orphans(
+            line=self._lines[0],
+            pack=lambda: self.pack,
+            runs=self._runs,
+            lock_ms=self._policy.recovery.lock_duration_ms,
+        )
+        self._deps = await stack.enter_async_context(self._catalogue.open_deps())
+
+    def _prepare(self) -> tuple[Templates, Admission]:
+        pack = Templates(
+            self._keys,
+            worker_name=self._name,
+            lock_ms=self._policy.recovery.lock_duration_ms,
+            metrics_points=self._metrics_points,
+            armed_limiter=self._armed,
+        )
+        return pack, Admission(catalogue=self._catalogue, policy=self._policy, pack=pack)
+
+    async def _fetch(self) -> Empty | None:
+        slot = self._slot()
+        token = slot.token
+        connection = slot.line.connection or await slot.line.ready()
+        try:
+            found = acks.read_fetch(await connection.call(self.pack.fetch(token, _now_ms())))
+        except ConnectionLost as error:
+            if error.sent:
+                slot.renew_token()
+                self.uncertain(token)
+            self._idle_slots.append(slot)
+            raise
+        except ReplyError as error:
+            self._idle_slots.append(slot)
+            if error.code == "NOSCRIPT":
+                await slot.line.load(connection)
+                return UNTOLD
+            if not passing(error):
+                raise
+            logger.warning("Redis refuses a fetch: %s", error)
+            await asyncio.sleep(_REFUSED_PAUSE_S)
+            return UNTOLD
+        self.answered()
+        if isinstance(found, FetchedJob):
+            self._start(slot, found)
+            return None
+        self._idle_slots.append(slot)
+        return found
+
+    def _slot(self) -> Slot:
+        """Take an idle slot; when all are busy (never more than the concurrency), make one."""
+        if self._idle_slots:
+            return self._idle_slots.pop()
+        index = len(self._slots)
+        slot = Slot(self, index, self._lines[index % len(self._lines)])
+        self._slots.append(slot)
+        return slot
+
+    def _start(self, slot: Slot, job: FetchedJob) -> None:
+        self._busy += 1
+        if self._fetcher is not None:
+            self._fetcher.add_free(-1)
+        task = self._tasks.create_task(self._work(slot, job))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _work(self, slot: Slot, job: FetchedJob) -> None:
+        found = await slot.work(job)
+        self._busy -= 1
+        self._idle_slots.append(slot)
+        if self._fetcher is not None:
+            self._fetcher.note(found)
+            self._fetcher.add_free(1)
+        if not self._busy:
+            self._quiet.set()
+
+    async def _attempt(self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput) -> Outcome:
+        registration = terms.registration
+        if registration is None:
+            msg = f"job {stored.id} was admitted without a handler"
+            raise RuntimeError(msg)
+        settings = terms.settings
+        attempt = stored.attempts_made + 1
+        now_ms = _now_ms()
+        self._hooks.job_started(stored.id, stored.name, attempt)
+        job = ActiveJob(
+            id=stored.id,
+            name=stored.name,
+            queue=self._keys.queue,
+            data=stored.data,
+            attempt=attempt,
+            retry=settings.retry,
+            services=output,
+            deps=self._deps[registration.lifespan],
+            version=stored.version,
+            fence=stored.attempts_started,
+            snoozes=stored.snoozes,
+            priority=stored.priority,
+            enqueued_at_ms=stored.timestamp,
+            started_at_ms=now_ms,
+            timeout_ms=settings.timeout_ms,
+            deadline_ms=now_ms + settings.timeout_ms,
+            max_result_bytes=self._policy.limits.result_bytes,
+            progress_json=stored.fields.get(b"progress"),
+            scope=scope,
+        )
+        return await run_attempt(registration, job, executors=self._executors, middleware=self._middleware)
+
+    def _runs(self, job_id: bytes, token: bytes) -> bool:
+        return any(slot.job_id == job_id and slot.token == token for slot in self._slots)
+
+    # -- the end -------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Wait until no job is here: until the grace period ends, then until the cancelled have ended, then no more."""
+        await self._until_quiet(lambda: self._grace_ends)
+        for slot in self._slots:
+            slot.cancel(CancelReason.SHUTDOWN)
+        ends = time.monotonic() + LAST_WORDS_S
+        await self._until_quiet(lambda: ends)
+        for slot in self._slots:
+            if slot.abandon():
+                logger.warning("job %s does not end; it was given back", slot.job_id.decode(errors="replace"))
+        ends = time.monotonic() + LAST_WORDS_S
+        await self._until_quiet(lambda: ends)
+        for task in self._working:
+            task.cancel()
+
+    async def _until_quiet(self, ends: Callable[[], float]) -> None:
+        while self._busy and (left := ends() - time.monotonic()) > 0:
+            self._quiet.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._quiet.wait()
+
+    async def _stop_only(self) -> None:
+        await self._stopping.wait()
+        await self._drain()
+
+    async def _put_away(self) -> None:
+        for timer in (self._deadline_timer, self._flush_timer):
+            if timer is not None:
+                timer.cancel()
+        for task in list(self._attempts):
+            task.cancel()
+
+    # -- timers --------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            self.table.beat(time.monotonic_ns() // 1_000_000)
+            await asyncio.sleep(BEAT_S)
+
+    def _set_hungry(self, hungry: bool) -> None:  # noqa: FBT001 - the one thing that it says
+        self._hungry = hungry
+        self._tell_fetching()
+
+    def _on_state(self, state: LinkState, reason: str) -> None:
+        self._connected = state is LinkState.READY
+        self._tell_fetching()
+        self._hooks.connection(state, reason)
+
+    def _tell_fetching(self) -> None:
+        self.table.set_fetching(self._hungry and self._connected)
+
+    def _set_deadline_timer(self, at_ms: int) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._deadline_ms = at_ms
+        delay_s = at_ms / 1000 - time.monotonic()
+        self._deadline_timer = self._loop.call_later(max(delay_s, 0), self._check_deadlines)
+
+    def _check_deadlines(self) -> None:
+        self._deadline_timer = None
+        now_ms = time.monotonic_ns() // 1_000_000
+        nearest = 0
+        for slot in self._slots:
+            deadline_ms = slot.deadline_ms
+            if not deadline_ms:
+                continue
+            if deadline_ms <= now_ms:
+                slot.deadline_ms = 0
+                slot.cancel(CancelReason.TIMEOUT)
+            elif not nearest or deadline_ms < nearest:
+                nearest = deadline_ms
+        if nearest:
+            self._set_deadline_timer(nearest)
+
+    def _limited(self, delay_ms: int) -> None:
+        """Nothing starts for so long; without a rate limit in ``meta`` BullMQ's script must be told to look."""
+        if self._policy.rate_limit is None:
+            self._armed = True
+            self.pack, self.admission = self._prepare()
+            if self._disarm_timer is not None:
+                self._disarm_timer.cancel()
+            self._disarm_timer = self._loop.call_later(delay_ms / 1000, self._disarm)
+        if self._fetcher is not None:
+            self._fetcher.note(Empty(limited_ms=delay_ms))
+
+    def _disarm(self) -> None:
+        self._armed = False
+        self.pack, self.admission = self._prepare()
+
+    # -- progress and logs ---------------------------------------------------
+
+    def _on_output(self, output: JobOutput) -> None:
+        if threading.get_ident() == self._thread:
+            self._add_dirty(output)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
+                self._loop.call_soon_threadsafe(self._add_dirty, output)
+
+    def _add_dirty(self, output: JobOutput) -> None:
+        self._dirty.append(output)
+        if self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        dirty, self._dirty = self._dirty, []
+        for output in dirty:
+            connection = output.line.connection
+            if connection is None:
+                self._add_dirty(output)  # it waits for Redis
+                continue
+            packed, replies = output.take(self.pack)
+            if replies:
+                connection.call_many(packed, replies).add_done_callback(_look_away)
+
+
+class MarkerLine:
+    """The connection that blocks for the queue's marker (`bullpen_worker.fetching.Marker`)."""
+
+    def __init__(self, link: Link, line: Line, pack: Callable[[], Templates]) -> None:
+        self._link = link
+        self._line = line
+        self._pack = pack
+        self._client_id: tuple[Connection, int] | None = None
+
+    def listen(self) -> "asyncio.Future[int | None]":
+        """Begin to wait for a marker."""
+        return asyncio.ensure_future(self._listen())
+
+    async def unblock(self) -> None:
+        """End the wait, where Redis allows that (``CLIENT UNBLOCK``)."""
+        connection = self._link.connection
+        if self._client_id is None or connection is not self._client_id[0]:
+            return
+        line = await self._line.ready()
+        with contextlib.suppress(ReplyError):
+            await line.call(pack_command("CLIENT", "UNBLOCK", self._client_id[1]))
+
+    async def put_back(self) -> None:
+        """Write a marker."""
+        connection = await self._line.ready()
+        await connection.call(self._pack().wake)
+
+    async def _listen(self) -> int | None:
+        connection = await self._link.ready()
+        if self._client_id is None or self._client_id[0] is not connection:
+            try:
+                number = await connection.call(pack_command("CLIENT", "ID"))
+            except ReplyError:
+                number = 0
+            self._client_id = (connection, number) if isinstance(number, int) and number else None
+        packed = pack_command("BZPOPMIN", self._pack().marker_key, _BLOCK_S)
+        reply = await connection.answer(packed, within=_BLOCK_S + 2)
+        if not isinstance(reply, list) or len(reply) < 3:
+            return None
+        score = reply[2]
+        return int(float(score)) if isinstance(score, bytes) else 0
+
+
+def _look_away(future: "asyncio.Future[list[Reply]]") -> None:
+    """Progress and logs are best effort: what a lost connection took is gone."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _number(raw: bytes | None) -> int:
+    return int(raw) if raw is not None and raw.isdigit() else 0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,101 @@
+"""What a running handler says of its job, gathered and sent on: progress and log lines.
+
+Concurrency model: a `JobOutput` may be called from any thread and never waits; it puts what it gets into a buffer behind a
+lock and tells the engine once. The engine's loop sends the buffers of all jobs every `FLUSH_S`; what is still in one
+when its job ends goes out in front of the job's ack, on the same connection, so that Redis sees them in order.
+Progress is coalesced: the latest value counts. Log lines are all kept, up to `MOST_LINES` at a time.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from bullpen_worker.lines import Line
+from bullpen_worker.templates import Templates
+
+if TYPE_CHECKING:
+    from bullpen.client import Client
+    from bullpen.sync_client import SyncClient
+
+FLUSH_S: Final = 0.08
+"""How long progress and log lines may lie here; with the way to Redis they are there within 100 ms."""
+
+MOST_LINES: Final = 1_000
+"""Lines of one job that may wait to be sent; more are counted, and their number is logged in their place."""
+
+
+class Clients(Protocol):
+    """The clients that handlers enqueue with: one of each kind in a process, made when first asked for."""
+
+    @property
+    def client(self) -> "Client":
+        """The async one, of the worker's event loop."""
+
+    @property
+    def sync_client(self) -> "SyncClient":
+        """The blocking one."""
+
+
+class JobOutput:
+    """The progress and log lines of one attempt that Redis does not have yet. Thread-safe.
+
+    `on_output` is called, in the thread that reports, when something came into the empty buffer.
+    """
+
+    __slots__ = ("_clients", "_dropped", "_keep_logs", "_lines", "_lock", "_on_output", "_progress", "job_id", "line")
+
+    def __init__(
+        self, job_id: bytes, line: Line, *, keep_logs: int, clients: Clients, on_output: "Callable[[JobOutput], None]"
+    ) -> None:
+        self.job_id = job_id
+        self.line = line
+        self._clients = clients
+        self._keep_logs = keep_logs
+        self._on_output = on_output
+        self._lock = threading.Lock()
+        self._progress: bytes | None = None
+        self._lines: list[bytes] = []
+        self._dropped = 0
+
+    @property
+    def client(self) -> "Client":
+        """The async client of this worker."""
+        return self._clients.client
+
+    @property
+    def sync_client(self) -> "SyncClient":
+        """The blocking client of this process."""
+        return self._clients.sync_client
+
+    def progress(self, value_json: str) -> None:
+        """Report the progress, as JSON."""
+        with self._lock:
+            first = self._progress is None and not self._lines
+            self._progress = value_json.encode()
+        if first:
+            self._on_output(self)
+
+    def log(self, line: str) -> None:
+        """Add a line to the job's log."""
+        with self._lock:
+            first = self._progress is None and not self._lines
+            if len(self._lines) < MOST_LINES:
+                self._lines.append(line.encode(errors="replace"))
+            else:
+                self._dropped += 1
+        if first:
+            self._on_output(self)
+
+    def take(self, pack: Templates) -> tuple[bytes, int]:
+        """Give what has gathered as packed commands, and how many replies they bring; afterwards nothing is here."""
+        if self._progress is None and not self._lines:
+            return b"", 0
+        with self._lock:
+            lines, progress, dropped = self._lines, self._progress, self._dropped
+            self._lines, self._progress, self._dropped = [], None, 0
+        if dropped:
+            lines.append(b"(%d lines came too fast and were left out)" % dropped)
+        commands = [pack.log(self.job_id, line, self._keep_logs) for line in lines]
+        if progress is not None:
+            commands.append(pack.progress(self.job_id, progress))
+        return b"".join(commands), len(commands)

@@ -7,9 +7,9 @@ that is removed as it completes has its result in the stream alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from bullpen.errors import BullpenError, JobCancelled, JobFailed
+from bullpen.errors import JobCancelled, JobFailed
 from bullpen.keys import QueueKeys
 from bullpen.operations.base import Call, Command, QueueOperation, Reply, flat, items, text
 from bullpen.operations.jobs import FoundJob, State, cancelled_reason
@@ -77,18 +77,16 @@ class LastEventId(QueueOperation[str]):
 
 @dataclass(frozen=True)
 class ReadEvents(QueueOperation["tuple[list[StreamEvent], str]"]):
-    """Wait for entries after `after`, for up to `block_ms`; give them, and the id to go on from."""
+    """Wait for entries after `after`, for up to `block_ms` (0: not at all); give them, and the id to go on from."""
 
     keys: QueueKeys
     after: str
     block_ms: int = BLOCK_MS
 
-    blocks: ClassVar[bool] = True
-
     def commands(self) -> Sequence[Call]:
-        """A read that blocks."""
-        words = ("XREAD", "COUNT", _ENTRIES, "BLOCK", self.block_ms, "STREAMS", self.keys.events, self.after)
-        return (Command(words),)
+        """A read of one stream."""
+        block = ("BLOCK", self.block_ms) if self.block_ms else ()
+        return (Command(("XREAD", "COUNT", _ENTRIES, *block, "STREAMS", self.keys.events, self.after)),)
 
     def read(self, replies: Sequence[Reply]) -> tuple[list[StreamEvent], str]:
         """Read the entries; those about no job, or of a kind that is not known here, are passed over."""
@@ -124,7 +122,7 @@ class Ended:
     returnvalue: bytes
 
 
-def ended_by_hash(found: FoundJob) -> Ended | BullpenError | None:
+def ended_by_hash(found: FoundJob) -> Ended | JobFailed | JobCancelled | None:
     """Say how the job ended, by its hash; None while it has not."""
     job = found.job
     if found.state == "completed":
@@ -135,7 +133,7 @@ def ended_by_hash(found: FoundJob) -> Ended | BullpenError | None:
     return failure(reason, error_type=job.error_type, attempts=job.attempts_made)
 
 
-def ended_by_event(event: StreamEvent) -> Ended | BullpenError | None:
+def ended_by_event(event: StreamEvent) -> Ended | JobFailed | JobCancelled | None:
     """Say how the job ended, by what the stream says; None where it says no end, or that the job was removed."""
     if event.change == "completed":
         return Ended(event.fields.get(b"returnvalue", b"null"))

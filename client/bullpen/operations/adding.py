@@ -137,7 +137,7 @@ class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
             job = self.jobs[0]
             shape = job.shape
             args = (shape.packed_args(job.id, job.timestamp_ms), job.data, shape.packed_opts)
-            return (Eval(lua.guarded_add(shape.kind), _add_keys(keys, shape.kind), args + guard),)
+            return (Eval(lua.guarded_add(shape.kind), _add_keys(keys, shape.kind), args + guard, shared_keys=True),)
         many: list[str | int | bytes] = [*guard]
         for job in self.jobs:
             shape = job.shape
@@ -147,7 +147,7 @@ class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
                 job.data,
                 shape.packed_opts,
             )
-        return (Eval(lua.guarded_bulk(), _bulk_keys(keys), tuple(many)),)
+        return (Eval(lua.guarded_bulk(), _bulk_keys(keys), tuple(many), shared_keys=True),)
 
     def read(self, replies: Sequence[Reply]) -> "tuple[str, ...] | Refusal":
         """Read the ids, or why there are none."""

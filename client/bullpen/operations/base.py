@@ -34,6 +34,8 @@ class Eval:
     script: Script
     keys: tuple[str, ...]
     args: tuple[Arg, ...]
+    shared_keys: bool = False
+    """Whether many calls have these very keys: worth remembering how they are packed."""
 
 
 Call: TypeAlias = Command | Eval

@@ -48,7 +48,7 @@ class ReadPolicy(QueueOperation[QueuePolicy]):
 
 
 @dataclass(frozen=True)
-class CountJobs(QueueOperation["dict[ListedState, int]"]):
+class CountJobs(QueueOperation["Mapping[str, int]"]):
     """Count the queue's jobs by state."""
 
     keys: QueueKeys
@@ -62,7 +62,7 @@ class CountJobs(QueueOperation["dict[ListedState, int]"]):
             for suffix in suffixes
         )
 
-    def read(self, replies: Sequence[Reply]) -> dict[ListedState, int]:
+    def read(self, replies: Sequence[Reply]) -> Mapping[str, int]:
         """Read the numbers."""
         numbers = iter(replies)
         return {state: sum(number(next(numbers)) for _ in suffixes) for state, suffixes in _LISTS.items()}

@@ -1,0 +1,212 @@
+"""Performs operations on Redis, for the blocking client: over redis-py.
+
+Model: one pool of connections; a call borrows one and gives it back. Threads share the pool; redis-py sees to that.
+redis-py repeats nothing: whether a command may be sent again is the operation's to say. Credentials and certificates are
+read anew at each connect, and the address every few seconds, as the async client does.
+"""
+
+import contextlib
+import socket
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, Final, TypeVar
+
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool, UnixDomainSocketConnection
+from redis.credentials import CredentialProvider
+from redis.retry import Retry
+
+from bullpen.errors import ConfigurationError
+from bullpen.operations import packing
+from bullpen.operations.base import Call, Eval, Operation, Reply
+from bullpen.redis import failures
+from bullpen.redis.failures import AuthenticationRefused, ConnectFailed, ConnectionLost, ReplyError, ReplyTimeout
+from bullpen.redis.settings import ConfiguredEndpoints, RedisSettings, TlsSettings
+
+T = TypeVar("T")
+
+_STAMP_SECONDS: Final = 5.0
+_MOST_CONNECTIONS: Final = 10_000
+_CODES: Final = {  # redis-py takes the first word of an error away, and gives its class in exchange
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.NoScriptError: "NOSCRIPT",
+    exceptions.BusyLoadingError: "LOADING",
+}
+
+
+class BlockingShell:
+    """See the module. `timeout` (seconds) is for connecting and for each answer."""
+
+    def __init__(self, settings: RedisSettings, *, timeout: float) -> None:
+        self._endpoints = ConfiguredEndpoints(settings)
+        self._timeout = timeout
+        self._settings = settings
+        self._pool = _pool(settings, timeout)
+        self._stamp = self._endpoints.stamp()
+        self._stamp_read = time.monotonic()
+
+    def perform(self, operation: Operation[T], *, timeout: float, waiting: float = 0) -> T:
+        """Do it; see `bullpen.sync_session.SyncShell`."""
+        calls = operation.commands()
+        deadline = time.monotonic() + timeout
+        for attempt in (1, 2):
+            try:
+                return operation.read(self._exchange(calls, deadline, waiting))
+            except ConnectionLost as error:
+                late = isinstance(error, ReplyTimeout) or time.monotonic() >= deadline
+                if attempt == 1 and not late and (operation.repeatable or not error.sent):
+                    continue
+                sure = ConnectionLost(str(error), sent=False) if operation.repeatable else error
+                raise failures.unavailable(sure, where=self._settings.where) from error
+            except ConnectFailed as error:
+                raise failures.unavailable(error, where=self._settings.where) from error
+            except ReplyError as error:
+                if error.code not in failures.UNAVAILABLE_CODES:
+                    raise
+                raise failures.unavailable(error, where=self._settings.where) from error
+        raise AssertionError  # the second attempt returns or raises
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; those in use close when they are given back."""
+        self._pool.disconnect(inuse_connections=False)  # type: ignore[no-untyped-call]
+
+    def _exchange(self, calls: Sequence[Call], deadline: float, waiting: float) -> Sequence[Reply]:
+        with self._connection(deadline) as connection:
+            packed = b"".join(map(packing.pack, calls))
+            replies = self._ask(connection, packed, len(calls), deadline + waiting)
+            if any(isinstance(reply, ReplyError) and reply.code == "NOSCRIPT" for reply in replies):
+                # Redis did nothing at that command: tell it the scripts, and ask again.
+                scripts = {call.script.sha: call.script for call in calls if isinstance(call, Eval)}
+                load = b"".join(map(packing.pack_load, scripts.values()))
+                count = len(scripts) + len(calls)
+                replies = self._ask(connection, load + packed, count, deadline + waiting)[len(scripts) :]
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                raise reply
+        return replies
+
+    def _ask(self, connection: Any, packed: bytes, count: int, deadline: float) -> list[Reply]:
+        """Send, and read so many replies; errors of Redis are values."""
+        try:
+            connection.send_packed_command([packed], check_health=False)
+            replies = []
+            for _ in range(count):
+                left = deadline - time.monotonic()
+                if not connection.can_read(timeout=max(0.001, left)):
+                    connection.disconnect()
+                    raise ReplyTimeout("it did not answer in time", sent=True)
+                replies.append(_reply(connection))
+        except exceptions.TimeoutError as error:
+            raise ReplyTimeout(str(error), sent=True) from error
+        except (exceptions.ConnectionError, OSError) as error:
+            raise ConnectionLost(str(error), sent=True) from error
+        return replies
+
+    @contextlib.contextmanager
+    def _connection(self, deadline: float) -> Generator[Any]:
+        self._follow()
+        pool = self._pool
+        try:
+            connection = pool.get_connection()
+        except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
+            msg = f"Redis at {self._settings.where} refused the user name or password: {error}"
+            raise AuthenticationRefused(msg) from error
+        except (exceptions.RedisError, OSError) as error:
+            if isinstance(error, exceptions.TimeoutError) and time.monotonic() < deadline:
+                msg = f"Redis at {self._settings.where} did not answer: {error}"
+            else:
+                msg = f"Redis at {self._settings.where} cannot be reached: {error}"
+            raise ConnectFailed(msg) from error
+        try:
+            yield connection
+        except ConnectionLost:
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+
+    def _follow(self) -> None:
+        """Look now and then whether Redis is somewhere else by now."""
+        now = time.monotonic()
+        if now - self._stamp_read < _STAMP_SECONDS:
+            return
+        self._stamp_read = now
+        stamp = self._endpoints.stamp()
+        if stamp == self._stamp:
+            return
+        try:
+            fresh = self._settings.current()
+        except ConfigurationError:
+            return  # half written, perhaps; what there is may be good meanwhile
+        self._stamp = stamp
+        if fresh.endpoint != self._settings.endpoint:
+            self._settings = fresh
+            self._pool = _pool(fresh, self._timeout)
+
+
+def _reply(connection: Any) -> Reply:
+    try:
+        reply: Reply = connection.read_response()
+    except exceptions.ResponseError as error:
+        code = _CODES.get(type(error))
+        return ReplyError(f"{code} {error}" if code else str(error))
+    except exceptions.BusyLoadingError as error:
+        return ReplyError(f"LOADING {error}")
+    return reply
+
+
+class _Credentials(CredentialProvider):
+    """Reads the user name and password at each connect, so that a rotated one is taken up."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+
+    def get_credentials(self) -> Any:
+        """Give what AUTH takes; nothing where there is no password."""
+        now = self._settings.current()
+        if now.password is None:
+            return ()
+        password = now.password.get_secret_value()
+        return (password,) if now.username is None else (now.username, password)
+
+
+class _TlsConnection(redis.Connection):
+    """A connection whose TLS is ours: the same certificates, read at the same moments, as the async client's."""
+
+    def __init__(self, *, tls: TlsSettings, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        self._tls = tls
+
+    def _connect(self) -> socket.socket:
+        plain: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        try:
+            return self._tls.context().wrap_socket(plain, server_hostname=self._tls.server_name or self.host)
+        except BaseException:
+            plain.close()
+            raise
+
+
+def _pool(settings: RedisSettings, timeout: float) -> ConnectionPool:
+    options: dict[str, Any] = {
+        "db": settings.db,
+        "credential_provider": _Credentials(settings),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_timeout": False,
+        "retry_on_error": [],
+        "decode_responses": False,
+        "protocol": 2,
+        "client_name": settings.client_name,
+        "max_connections": _MOST_CONNECTIONS,
+    }
+    if settings.path is not None:
+        return ConnectionPool(connection_class=UnixDomainSocketConnection, path=str(settings.path), **options)
+    options |= {"host": settings.host, "port": settings.port, "socket_keepalive": True}
+    if settings.tls is not None:
+        return ConnectionPool(connection_class=_TlsConnection, tls=settings.tls, **options)
+    return ConnectionPool(**options)

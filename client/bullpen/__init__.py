@@ -1,6 +1,7 @@
 """Bullpen: job queues for Kubernetes, in Python."""
 
 from bullpen._version import __version__
+from bullpen.client import Client
 from bullpen.contexts import BaseContext, CancelReason, Context, SyncContext
 from bullpen.durations import Duration
 from bullpen.errors import (
@@ -13,6 +14,8 @@ from bullpen.errors import (
     JobCancelled,
     JobFailed,
     JobGone,
+    JobNotEnded,
+    JobScheduled,
     JobSignal,
     NonRetryableError,
     OptionInvalid,
@@ -29,11 +32,15 @@ from bullpen.errors import (
     UnknownJob,
 )
 from bullpen.handlers import Handlers
+from bullpen.handles import JobHandle, SyncJobHandle
 from bullpen.jobs import JobEvent, JobInfo, JobSpec, JobType
 from bullpen.middleware import EnqueueMiddleware, RunMiddleware, RunNext
 from bullpen.options import Backoff, Deduplication, EnqueueOptions, JobDefaults, Keep, Retention
 from bullpen.payloads import BigInt, Json, JsonObject, Payload
+from bullpen.queues import Queue, SyncQueue
+from bullpen.redis.settings import RedisSettings
 from bullpen.registrations import Handler
+from bullpen.sync_client import SyncClient
 
 __all__ = [
     "Backoff",
@@ -43,6 +50,7 @@ __all__ = [
     "BullpenError",
     "Cancel",
     "CancelReason",
+    "Client",
     "ConfigurationError",
     "Context",
     "Deduplication",
@@ -58,7 +66,10 @@ __all__ = [
     "JobEvent",
     "JobFailed",
     "JobGone",
+    "JobHandle",
     "JobInfo",
+    "JobNotEnded",
+    "JobScheduled",
     "JobSignal",
     "JobSpec",
     "JobType",
@@ -70,9 +81,11 @@ __all__ = [
     "Payload",
     "PayloadInvalid",
     "PayloadTooLarge",
+    "Queue",
     "QueueClosed",
     "QueueFull",
     "RateLimited",
+    "RedisSettings",
     "RedisUnavailable",
     "ResultInvalid",
     "ResultTimeout",
@@ -81,7 +94,10 @@ __all__ = [
     "RunMiddleware",
     "RunNext",
     "Snooze",
+    "SyncClient",
     "SyncContext",
+    "SyncJobHandle",
+    "SyncQueue",
     "UnknownJob",
     "__version__",
 ]

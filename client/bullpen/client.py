@@ -8,10 +8,10 @@ from bullpen import sending
 from bullpen.durations import Duration
 from bullpen.handles import JobHandle
 from bullpen.jobs import JobSpec, JobType
+from bullpen.middleware import EnqueueMiddleware
 from bullpen.options import EnqueueOptions
 from bullpen.queues import Queue
 from bullpen.redis.settings import RedisSettings
-from bullpen.sending import EnqueueMiddleware
 from bullpen.session import Session, Store
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from pydantic import JsonValue
 
@@ -13,13 +12,10 @@ from bullpen.enqueueing import Enqueuer
 from bullpen.errors import EnqueueError, OptionInvalid, ResultInvalid
 from bullpen.jobs import JobSpec, JobType
 from bullpen.keys import QueueKeys
+from bullpen.middleware import EnqueueMiddleware
 from bullpen.operations.base import Steps
 from bullpen.options import EnqueueOptions, duration_ms
 from bullpen.requests import Request
-
-EnqueueMiddleware: TypeAlias = Callable[[JobSpec[object]], AbstractContextManager[JobSpec[object]]]
-"""Goes around each enqueue, of both clients alike: is given the job, yields the one to send in its place. An error of the
-enqueue arrives where it yielded."""
 
 DEFAULT_TIMEOUT: Final = "5s"
 

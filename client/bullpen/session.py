@@ -16,10 +16,11 @@ from bullpen.errors import BullpenError
 from bullpen.handles import JobHandle
 from bullpen.jobs import JobSpec
 from bullpen.keys import QueueKeys
+from bullpen.middleware import EnqueueMiddleware
 from bullpen.operations.base import Operation, Steps
 from bullpen.options import EnqueueOptions
 from bullpen.redis.settings import RedisSettings
-from bullpen.sending import EnqueueMiddleware, Sender
+from bullpen.sending import Sender
 from bullpen.shell import RedisShell, Shell, run
 from bullpen.watching import Watcher
 

@@ -10,10 +10,10 @@ from bullpen import sending
 from bullpen.durations import Duration
 from bullpen.handles import SyncJobHandle
 from bullpen.jobs import JobSpec, JobType
+from bullpen.middleware import EnqueueMiddleware
 from bullpen.options import EnqueueOptions
 from bullpen.queues import SyncQueue
 from bullpen.redis.settings import RedisSettings
-from bullpen.sending import EnqueueMiddleware
 from bullpen.sync_session import SyncSession, SyncStore
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from bullpen.errors import BlockingCallWarning, RedisUnavailable
 from bullpen.handles import SyncJobHandle
 from bullpen.jobs import JobSpec
 from bullpen.keys import QueueKeys
+from bullpen.middleware import EnqueueMiddleware
 from bullpen.operations.base import Operation, Steps
 from bullpen.options import EnqueueOptions
 from bullpen.redis.settings import RedisSettings
-from bullpen.sending import EnqueueMiddleware, Sender
+from bullpen.sending import Sender
 from bullpen.session import Store
 
 if TYPE_CHECKING:

@@ -72,7 +72,7 @@ class BlockingShell:
 
     def close(self) -> None:
         """Close the connections that nobody uses; those in use close when they are given back."""
-        self._pool.disconnect(inuse_connections=False)  # type: ignore[no-untyped-call]
+        self._pool.disconnect(inuse_connections=False)
 
     def _exchange(self, calls: Sequence[Call], deadline: float, waiting: float) -> Sequence[Reply]:
         with self._connection(deadline) as connection:
@@ -111,7 +111,7 @@ class BlockingShell:
         self._follow()
         pool = self._pool
         try:
-            connection = pool.get_connection()
+            connection: Any = pool.get_connection()
         except (exceptions.AuthenticationError, exceptions.AuthorizationError) as error:
             msg = f"Redis at {self._settings.where} refused the user name or password: {error}"
             raise AuthenticationRefused(msg) from error

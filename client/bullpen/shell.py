@@ -1,0 +1,114 @@
+"""Performs operations on Redis, for the async client: over the wire layer that the worker uses too.
+
+Model: a shell belongs to one event loop. It has one connection, made when it is first needed and made again when a call
+finds it lost; many calls share it, pipelined. What blocks (waiting for events) gets a shell of its own, by `blocking`.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Protocol, Self, TypeVar
+
+from bullpen.operations import packing
+from bullpen.operations.base import Call, Eval, Operation, Reply, Steps
+from bullpen.redis.failures import ReplyError
+from bullpen.redis.link import Link
+from bullpen.redis.settings import RedisSettings
+
+T = TypeVar("T")
+
+_NO_SCRIPT: Final = "NOSCRIPT"
+
+
+class Shell(Protocol):
+    """What performs operations: Redis, or the memory store of the test harness."""
+
+    async def perform(self, operation: Operation[T], *, timeout: float) -> T:
+        """Do it and give its result, within `timeout` seconds. Raises `RedisUnavailable` and what the operation raises."""
+        ...
+
+    def blocking(self) -> "Shell":
+        """Give a shell on the same store for operations that wait; the caller closes it."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection. Idempotent."""
+        ...
+
+
+class RedisShell:
+    """Performs operations on a Redis."""
+
+    def __init__(self, settings: RedisSettings, *, timeout: float, blocking: bool = False) -> None:
+        self._settings = settings
+        self._timeout = timeout
+        self._link = Link(settings, patient=False, timeout=timeout, blocking=blocking)
+
+    async def perform(self, operation: Operation[T], *, timeout: float) -> T:
+        """Do it; see `Shell`."""
+        calls = operation.commands()
+        repeatable = operation.repeatable
+        if len(calls) == 1:
+            packed = packing.pack(calls[0])
+            try:
+                reply: Reply = await self._link.send(packed, timeout=timeout, repeatable=repeatable)
+            except ReplyError as error:
+                if error.code != _NO_SCRIPT:
+                    raise
+                return operation.read(await self._load_and_send(calls, timeout=timeout, repeatable=repeatable))
+            return operation.read((reply,))
+        packed = b"".join(map(packing.pack, calls))
+        replies: Sequence[Reply] = await self._link.send_many(
+            packed, len(calls), timeout=timeout, repeatable=repeatable
+        )
+        if any(isinstance(reply, ReplyError) and reply.code == _NO_SCRIPT for reply in replies):
+            replies = await self._load_and_send(calls, timeout=timeout, repeatable=repeatable)
+        _raise_error(replies)
+        return operation.read(replies)
+
+    def blocking(self) -> Self:
+        """Give one with a connection of its own."""
+        return type(self)(self._settings, timeout=self._timeout, blocking=True)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._link.close()
+
+    async def _load_and_send(self, calls: Sequence[Call], *, timeout: float, repeatable: bool) -> Sequence[Reply]:
+        """Send calls again of which Redis did not know the script (it did nothing then), with the script before."""
+        scripts = {call.script.sha: call.script for call in calls if isinstance(call, Eval)}
+        load = b"".join(map(packing.pack_load, scripts.values()))
+        packed = load + b"".join(map(packing.pack, calls))
+        count = len(scripts) + len(calls)
+        replies = await self._link.send_many(packed, count, timeout=timeout, repeatable=repeatable)
+        _raise_error(replies)
+        return replies[len(scripts) :]
+
+
+async def run(shell: Shell, steps: Steps[T], *, timeout: float, now: "Clock") -> T:
+    """Run steps to their end, all of them within `timeout` seconds by the monotonic clock `now`."""
+    deadline = now() + timeout
+    try:
+        operation = next(steps)
+        while True:
+            try:
+                result = await shell.perform(operation, timeout=max(0.001, deadline - now()))
+            except Exception as error:  # noqa: BLE001 - it is the steps' to judge: what they do not take is raised by them
+                operation = steps.throw(error)
+            else:
+                operation = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+class Clock(Protocol):
+    """Gives seconds that never go back."""
+
+    def __call__(self) -> float:
+        """Give the time."""
+        ...
+
+
+def _raise_error(replies: Sequence[Reply]) -> None:
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            raise reply

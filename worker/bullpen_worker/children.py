@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import enum
+import os
 import signal
 import socket
 import time
@@ -68,7 +69,11 @@ class Child:
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, str(theirs.fileno()), str(table.fd), pass_fds=(theirs.fileno(), table.fd)
+                *command,
+                str(theirs.fileno()),
+                str(table.fd),
+                str(os.getpid()),
+                pass_fds=(theirs.fileno(), table.fd),
             )
         except OSError:
             ours.close()

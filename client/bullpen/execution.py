@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -117,14 +117,16 @@ def run_in_process(
     context = registration.context(job)
     try:
         return _completed(registration, job, _call(registration, context, job))
-    except BaseException as error:  # noqa: BLE001 - as in run_attempt
+    except BaseException as error:
         settling = _settle(registration, job, error, now=now, rng=rng)
+        if callable(registration.rules.backoff_for):  # it may be async
+            return asyncio.run(settling)
         try:
-            settling.send(None)  # without an async backoff function it never waits
+            settling.send(None)
         except StopIteration as done:
             return cast("Outcome", done.value)
-        settling.close()
-        return asyncio.run(_settle(registration, job, error, now=now, rng=rng))
+        msg = "settling waits for nothing but a backoff function"
+        raise AssertionError(msg) from error
 
 
 def _innermost(registration: Registration, context: BaseContext[Any], job: ActiveJob, executors: Executors) -> RunNext:
@@ -170,9 +172,9 @@ async def _call_process(registration: Registration, job: ActiveJob, executors: E
         case outcomes.Retried() | outcomes.Failed():
             raise EndedElsewhere(outcome)
         case outcomes.Snoozed(delay_ms):
-            raise errors.Snooze(f"{delay_ms}ms")
+            raise errors.Snooze(timedelta(milliseconds=delay_ms))
         case outcomes.RateLimited(delay_ms):
-            raise errors.RateLimited(f"{delay_ms}ms")
+            raise errors.RateLimited(timedelta(milliseconds=delay_ms))
         case outcomes.Cancelled(reason):
             raise errors.Cancel(reason)
         case _:

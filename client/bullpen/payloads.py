@@ -1,7 +1,7 @@
 """What jobs carry: a base for payload models, and the types of JSON."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -14,12 +14,6 @@ if TYPE_CHECKING:
 else:  # at run time the types that pydantic knows: handlers may be annotated with them
     Json = JsonValue
     JsonObject = Mapping[str, JsonValue]
-
-
-class DataclassInstance(Protocol):
-    """Any instance of a dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Payload(BaseModel):

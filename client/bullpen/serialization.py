@@ -49,7 +49,7 @@ class Codec(Generic[T]):
     decode: Callable[[str | bytes], T]
 
 
-def codec(declared: "type[T] | TypeAdapter[T]") -> Codec[T]:
+def codec(declared: "type[T] | TypeAdapter[T] | None") -> Codec[T]:
     """Give the codec of a type, or of a `TypeAdapter`.
 
     Raises `ConfigurationError` when pydantic cannot make a schema of the type.
@@ -242,16 +242,22 @@ def _of_adapter(adapter: "TypeAdapter[T]") -> Codec[T]:
 
     def encode(value: T) -> str:
         try:
-            return encode_json(dump(value, mode="json", by_alias=True, warnings="error"))
+            text = encode_json(dump(value, mode="json", by_alias=True, warnings="error"))
+            # What the reader would refuse is refused here. pydantic writes an unrelated model, or a TypedDict that lacks a
+            # key, without a warning.
+            validate(text)
         except PydanticSerializationError as error:
             raise Misfit(_why_not_serialized(str(error))) from None
         except UnicodeDecodeError:
             raise Misfit(_why_bytes(value)) from None
+        except Misfit:
+            raise
+        except ValidationError as error:
+            raise Misfit(why_invalid(error)) from None
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            if isinstance(error, Misfit):
-                raise
             # Of pydantic ("Circular reference"), or of a serializer of the application's own.
             raise Misfit(_short(str(error), _MAX_WORDS)) from None
+        return text
 
     def decode(text: str | bytes) -> T:
         try:

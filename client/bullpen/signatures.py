@@ -20,7 +20,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Never, NoReturn, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
 
@@ -69,7 +69,8 @@ def read(function: Callable[..., object], where: str) -> Signature:
             payload = shapes.Whole(serialization.codec(payload_type), rest[0])
         else:
             payload = shapes.Named(rest, hints)
-        result = serialization.codec(hints.get("return", JsonValue))
+        declared = hints.get("return", JsonValue)
+        result = serialization.codec(None if declared is NoReturn or declared is Never else declared)
     except ConfigurationError as error:
         _refuse(where, str(error))
     return Signature(context, payload, payload_type, result)

@@ -103,7 +103,7 @@ class Witness:
 
     def connection(self, state: LinkState, reason: str) -> None:
         """Say that Redis came or went."""
-        logger.log(logging.INFO if state is LinkState.READY else logging.WARNING, "Redis: %s: %s", state, reason)
+        logger.log(logging.WARNING if state is LinkState.DOWN else logging.INFO, "Redis: %s: %s", state, reason)
 
     def report(self) -> None:
         """Say what was counted since."""

@@ -157,6 +157,7 @@ class Custody:
             self._up_since = time.monotonic()
         elif self._up_since is not None:
             self._up_since = None
+        if state is LinkState.DOWN:
             self._hooks.trouble("the connection", ConnectionLost(reason, sent=False))
 
     # -- handing back ----------------------------------------------------------

@@ -19,14 +19,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
-from bullpen import _version
+from bullpen import _version, durations
 from bullpen.errors import ConfigurationError
 from bullpen.keys import QueueKeys
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker import children, control, logs, probes, recovery, vitality
+from bullpen_worker import children, control, logs, recovery, vitality
 from bullpen_worker.children import Child, End
 from bullpen_worker.control import Begin, Report, Ticket
 from bullpen_worker.custody import Custody
@@ -34,7 +34,7 @@ from bullpen_worker.exposition import WorkerMetrics
 from bullpen_worker.heartbeat import Entry, WorkState
 from bullpen_worker.leases import Run
 from bullpen_worker.metrics import Snapshot
-from bullpen_worker.probes import Answers, ProbeServer, Verdict
+from bullpen_worker.probes import Address, Answers, ProbeServer, Verdict
 from bullpen_worker.recovery import Death, Decision
 from bullpen_worker.waiting_room import WaitingRoom
 
@@ -81,13 +81,13 @@ class WorkerConfig:
     grace_ms: int = 30_000
     """What jobs get to end in after SIGTERM; then they are cancelled and given back."""
 
-    kill_grace_ms: int = 5_000
-    """How long a job may go on past its timeout before its process is ended."""
+    kill_grace_ms: int = field(default_factory=lambda: _duration_ms("BULLPEN_KILL_GRACE", "5s"))
+    """How long a job may go on past its timeout before its process is ended; D: what BULLPEN_KILL_GRACE says, or 5 s."""
 
     name: str = "worker"
     """The first part of the worker's name: its host."""
 
-    probes: probes.Address | None = None
+    probes: Address | None = None
 
     def __post_init__(self) -> None:
         if not self.handlers:
@@ -96,6 +96,14 @@ class WorkerConfig:
         if self.processes < 1 or (self.concurrency is not None and self.concurrency < 1):
             msg = f"processes ({self.processes}) and concurrency ({self.concurrency}) must be at least 1"
             raise ConfigurationError(msg)
+
+
+def _duration_ms(variable: str, default: str) -> int:
+    try:
+        return durations.parse_ms(os.environ.get(variable) or default)
+    except ValueError as error:
+        msg = f"{variable}: {error}"
+        raise ConfigurationError(msg) from None
 
 
 def run(config: WorkerConfig) -> int:
@@ -266,7 +274,7 @@ class Supervisor:
         while not self._stopping:
             child = await self._spawn(self._shares[number])
             end = await self._mind(child)
-            if self._stopping or end is End.DONE:
+            if end is End.DONE or self._stopped.is_set():
                 continue
             if child.ready_at is not None:
                 self._failed_starts = 0
@@ -453,7 +461,7 @@ class Supervisor:
         if self.config.concurrency is None:
             self._concurrency = _per_worker(doc)
             shares = children.split(self._concurrency, len(self._shares))
-            self._shares = shares + [0] * (len(self._shares) - len(shares))
+            self._shares = [*shares, *([0] * (len(self._shares) - len(shares)))]
             at_work = [child for child in self._children if child.solo is None]
             for child, slots in zip(at_work, self._shares, strict=False):
                 child.slots = slots

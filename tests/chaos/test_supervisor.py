@@ -1,0 +1,157 @@
+"""What a supervisor does about its children: stuck, killed, stopping, unable to start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import jobs
+from tests.chaos.conftest import LOCK_S
+from tests.support.waiting import eventually_sync
+
+
+def test_a_handler_that_holds_the_gil_keeps_its_lock_and_probes_answer(lab):
+    worker = lab.work().ready()
+    handle = lab.client.enqueue(jobs.hold_gil.job(4 * LOCK_S))
+    eventually_sync(lambda: lab.ids("start"))
+    seen = []
+    while not lab.ids("end"):
+        seen.append(worker.probe()[0])
+        time.sleep(0.1)
+        assert len(seen) < 400
+    assert set(seen) == {200}
+    assert handle.result(timeout="5s") == "held"
+    assert lab.ids("start") == [handle.id]
+    job = lab.job(handle.id)
+    assert (job["ats"], job["atm"], job.get("stc")) == ("1", "1", None)
+    worker.term()
+    assert worker.wait() == 0
+
+
+def test_sigterm_is_obeyed_while_a_handler_holds_the_gil(lab):
+    worker = lab.work(grace="1s").ready()
+    stuck = lab.client.enqueue(jobs.hold_for_ever.job())
+    eventually_sync(lambda: lab.ids("start"))
+    began = time.monotonic()
+    worker.term()
+    assert worker.wait(15) == 0
+    assert time.monotonic() - began < 8
+    job = lab.job(stuck.id)
+    assert lab.redis.lrange("bull:chaos:wait", 0, -1) == [stuck.id]
+    assert "atm" not in job
+    assert "bullpen:deaths" not in job
+    assert lab.redis.exists(f"bull:chaos:{stuck.id}:lock") == 0
+
+
+def test_a_second_sigterm_gives_back_at_once(lab):
+    worker = lab.work(grace="60s").ready()
+    running = [lab.client.enqueue(jobs.sleep.job(30)) for _ in range(10)]
+    eventually_sync(lambda: len(lab.ids("start")) == 10)
+    worker.term()
+    eventually_sync(lambda: worker.probe("/readyz")[1].strip() == "stopping")
+    worker.term()
+    assert worker.wait(10) == 0
+    assert sorted(lab.redis.lrange("bull:chaos:wait", 0, -1)) == sorted(handle.id for handle in running)
+    assert all("atm" not in lab.job(handle.id) for handle in running)
+
+
+def test_a_handler_that_refuses_to_end_is_killed_at_the_deadline_and_its_job_goes_back(lab):
+    worker = lab.work(grace="500ms").ready()
+    stubborn = lab.client.enqueue(jobs.stubborn.job())
+    eventually_sync(lambda: lab.ids("start"))
+    worker.term()
+    assert worker.wait(15) == 0
+    assert lab.redis.lrange("bull:chaos:wait", 0, -1) == [stubborn.id]
+    assert "atm" not in lab.job(stubborn.id)
+
+
+def test_a_child_past_a_timeout_is_killed_the_guilty_times_out_the_others_go_back(lab):
+    lab.policy(jobs=[{"name": "hold_for_ever", "timeout": "1s", "retry": {"attempts": 1}}])
+    worker = lab.work(kill_grace="1s").ready()
+    others = [lab.client.enqueue(jobs.sleep.job(6)) for _ in range(3)]
+    eventually_sync(lambda: len(lab.ids("start")) == 3)
+    guilty = lab.client.enqueue(jobs.hold_for_ever.job())
+    eventually_sync(lambda: lab.count("failed") == 1, 15)
+    job = lab.job(guilty.id)
+    assert "timed out" in job["failedReason"]
+    assert (job["atm"], job["ats"]) == ("1", "1")
+    eventually_sync(lambda: lab.count("completed") == 3, 20)
+    for handle in others:
+        job = lab.job(handle.id)
+        assert (job["atm"], job["ats"], job.get("stc")) == ("1", "2", None)
+        assert "bullpen:deaths" not in job
+    eventually_sync(lambda: lab.metric(worker, 'job_attempts_total{name="hold_for_ever",outcome="timeout"') == 1)
+
+
+def test_a_timeout_is_retried_as_the_policy_says(lab):
+    lab.policy(
+        jobs=[
+            {
+                "name": "hold_for_ever",
+                "timeout": "500ms",
+                "retry": {"attempts": 2, "backoff": {"type": "Fixed", "delay": "100ms"}},
+            }
+        ]
+    )
+    lab.work(kill_grace="500ms").ready()
+    guilty = lab.client.enqueue(jobs.hold_for_ever.job())
+    eventually_sync(lambda: lab.count("failed") == 1, 30)
+    assert lab.job(guilty.id)["atm"] == "2"
+    assert lab.ids("start") == [guilty.id] * 2
+
+
+def test_a_killed_child_s_jobs_start_again_at_once_in_another(lab):
+    worker = lab.work().ready()
+    running = [lab.client.enqueue(jobs.sleep.job(3)) for _ in range(5)]
+    eventually_sync(lambda: len(lab.ids("start")) == 5)
+    [child] = worker.children()
+    os.kill(child, signal.SIGKILL)
+    eventually_sync(lambda: len(lab.ids("start")) == 10, 5)
+    eventually_sync(lambda: lab.count("completed") == 5, 15)
+    for handle in running:
+        job = lab.job(handle.id)
+        assert (job["ats"], job["atm"], job["bullpen:company"]) == ("2", "1", "1")
+        assert "bullpen:suspect" not in job
+    assert worker.process.poll() is None
+
+
+def test_children_die_with_their_supervisor(lab):
+    worker = lab.work(processes=2).ready()
+    lab.client.enqueue(jobs.hold_for_ever.job())
+    eventually_sync(lambda: lab.ids("start"))
+    pids = worker.children()
+    assert len(pids) == 2
+    worker.kill()
+    eventually_sync(lambda: not any(alive(pid) for pid in pids))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        ("tests.chaos.no_such_module", "no_such_module"),
+        ("tests.chaos.broken_lifespan", "the database is not there"),
+    ],
+)
+def test_what_cannot_start_ends_the_worker_with_its_message(lab, module, says, monkeypatch):
+    import tests.chaos.conftest as chaos
+
+    popen = chaos.subprocess.Popen
+    monkeypatch.setattr(
+        chaos.subprocess,
+        "Popen",
+        lambda command, **rest: popen([module if word == "tests.chaos.jobs" else word for word in command], **rest),
+    )
+    worker = lab.work()
+    assert worker.wait(20) == 1
+    assert says in worker.log.read_text()

@@ -165,12 +165,15 @@ class JobLog:
         outcome: JobOutcome,
         *,
         wait_ms: float,
-        run_ms: float,
+        run_ms: float | None,
         error: str = "",
         reason: str = "",
         traceback: str = "",
     ) -> None:
-        """Log the end of an attempt, at a level that fits its outcome, or count it for the second's summary."""
+        """Log the end of an attempt, at a level that fits its outcome, or count it for the second's summary.
+
+        `run_ms` is None for a job whose handler was not called.
+        """
         if outcome == "completed":
             if self._lines == "failures":
                 return
@@ -184,12 +187,14 @@ class JobLog:
             if untold is None:
                 untold = self._untold[name, outcome] = [0, 0.0]
             untold[0] += 1
-            untold[1] += run_ms
+            untold[1] += run_ms or 0.0
             return
         level = _LEVELS[outcome]
         if not self._logger.isEnabledFor(level):
             return
-        fields: dict[str, object] = {"outcome": outcome, "duration_ms": round(run_ms, 1), "wait_ms": round(wait_ms, 1)}
+        fields: dict[str, object] = {"outcome": outcome, "wait_ms": round(wait_ms, 1)}
+        if run_ms is not None:
+            fields["duration_ms"] = round(run_ms, 1)
         fields |= {key: text for key, text in (("error", error), ("reason", reason)) if text}
         if traceback:
             fields["exception"] = traceback.rstrip("\n")

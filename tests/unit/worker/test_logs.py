@@ -60,6 +60,13 @@ def test_a_completed_job(out: io.StringIO) -> None:
     }
 
 
+def test_a_job_that_never_ran_has_no_duration(out: io.StringIO) -> None:
+    JobLog().ended("j1", "welcome", 1, "expired", wait_ms=5, run_ms=None)
+    (line,) = lines(out)
+    assert "duration_ms" not in line
+    assert line["wait_ms"] == 5
+
+
 def test_a_failed_job_brings_its_reason_and_the_traceback_as_one_field(out: io.StringIO) -> None:
     JobLog().ended(
         "j1", "welcome", 3, "failed", wait_ms=0, run_ms=1, error="ValueError", reason="no", traceback="Trace\n  back\n"

@@ -8,7 +8,7 @@ SOURCES := client worker cli
 CHECKED := $(SOURCES) tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench prove build lock clean
+.PHONY: help setup demo test test-fast lint format docs bench prove build lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ lint: setup ## format, rules, types, and which part may import which
 format: setup ## write the format and the fixes that ruff knows
 	@$(BIN)/ruff format $(CHECKED)
 	@$(BIN)/ruff check --fix $(CHECKED)
+
+docs: setup ## docs/reference/jobqueue.md anew, from the models
+	@$(BIN)/python -m tests.docs.generate
 
 bench: setup ## speed beside Node's BullMQ and the bare Lua, and what a worker costs; needs Node
 	@$(BIN)/python -m tests.bench $(BENCH)

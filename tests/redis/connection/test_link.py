@@ -330,3 +330,12 @@ async def test_a_url_file_that_cannot_be_read_is_an_outage_for_the_patient_and_a
     with pytest.raises(Exception, match="the file cannot be read"):
         await client.call("PING")
     await client.close()
+
+
+async def test_a_new_connection_is_asked_to_load_again(own):
+    async with patient(own) as link:
+        await link.load([ECHO])
+        await asyncio.to_thread(own.restart)
+        await eventually(lambda: link.counts.connects == 2)
+        await link.load([ECHO])
+        assert await link.send(pack_command("EVALSHA", ECHO.sha, 1, "k", "v")) == [b"k", b"v"]

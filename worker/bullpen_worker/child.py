@@ -11,6 +11,7 @@ Order of a start: handlers are imported, the lifespans entered, `Ready` is said;
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -199,8 +200,9 @@ class Worker:
     async def _obey_for_ever(self) -> None:
         async for message in self._orders:
             self._obey(message)
-        if self._engine is not None:
-            self._engine.stop(0)  # the supervisor is gone, and with it whoever renews the locks
+        # The supervisor has died, and with it whoever keeps the locks. To hand the jobs back now would hide the death from
+        # the account of crashes: a job that kills whole workers would never be found out.
+        os._exit(1)
 
     def _obey(self, message: Message) -> None:
         match message:

@@ -93,17 +93,23 @@ async def _introduce(settings: RedisSettings, connection: Connection, name: str 
     steps.append(("CLIENT SETINFO", pack_command("CLIENT", "SETINFO", "LIB-NAME", "bullpen")))
     steps.append(("CLIENT SETINFO", pack_command("CLIENT", "SETINFO", "LIB-VER", _version.__version__)))
     steps.append(("PING", pack_command("PING")))
-    replies = await connection.call_many(b"".join(packed for _, packed in steps), len(steps))
+    # One by one: a server that turns us away says why in a single reply, and hangs up.
+    waiting = [connection.call(packed) for _, packed in steps]
+    replies = await asyncio.gather(*waiting, return_exceptions=True)
     for (step, _), reply in zip(steps, replies, strict=True):
         if isinstance(reply, ReplyError):
             _judge(step, reply, settings, connection)
+        elif isinstance(reply, BaseException):
+            raise reply
 
 
 def _judge(step: str, reply: ReplyError, settings: RedisSettings, connection: Connection) -> None:
     """Raise what an error in the handshake means; naming the connection may fail (old servers, ACLs)."""
     where = f"Redis at {settings.where} ({settings.origin})"
     failure: ConnectFailed | None = None
-    if step == "AUTH" and reply.code in {"ERR", *_REFUSED, "NOPERM"}:
+    if reply.code == "DENIED" or "max number of clients" in str(reply):
+        failure = ConnectFailed(f"{where} turns connections away: {reply}")
+    elif step == "AUTH" and reply.code in {"ERR", *_REFUSED, "NOPERM"}:
         failure = AuthenticationRefused(f"{where} refuses the user name or password: {reply}")
     elif reply.code in _REFUSED:
         failure = AuthenticationRefused(f"{where} asks for a password: {reply}")

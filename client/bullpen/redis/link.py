@@ -302,7 +302,14 @@ class Link:
         if attempt is None or attempt.done():
             attempt = self._attempt = asyncio.create_task(self._connect(limit), name=f"connect to {self._where}")
             attempt.add_done_callback(_seen)
-        return await asyncio.shield(attempt)
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if attempt.cancelled() and task is not None and not task.cancelling():
+                msg = f"the link to Redis at {self._where} was closed while it connected"
+                raise ConnectFailed(msg) from None
+            raise
 
     async def _connect(self, limit: float | None = None) -> Connection:
         """Connect once, within `limit` seconds. Sets the state and, on success, the connection."""

@@ -98,6 +98,16 @@ async def test_a_database_that_is_not_there(shared):
         await connect(settings(shared, db=4000))
 
 
+@pytest.mark.parametrize("password", ["", "some"])
+async def test_a_full_server_says_so(own, password):
+    connection = await connect(settings(own))
+    await ask(connection, "CONFIG", "SET", "maxclients", 1)
+    url = own.url.replace("://", f"://:{password}@") if password else own.url
+    with pytest.raises(ConnectFailed, match="turns connections away: ERR max number of clients reached"):
+        await connect(RedisSettings.from_url(url))
+    connection.close()
+
+
 def dead_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

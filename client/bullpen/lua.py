@@ -42,41 +42,53 @@ def bullmq(name: str) -> Script:
 
     Raises `ConfigurationError` when the `bullmq` package is not installed or has no such script.
     """
-    return script(name, _bullmq_source(name), int(name.rpartition("-")[2]))
+    return script(name, _bullmq_source(name), _key_count(name))
 
 
 @functools.cache
 def ours(name: str) -> Script:
     """Give a script of ours by the name of its file in ``bullpen/scripts``, such as ``"declare-4"``."""
-    return script(name, _our_source(name), int(name.rpartition("-")[2]))
+    return script(name, _our_source(name), _key_count(name))
 
 
 @functools.cache
-def guarded_add(kind: AddKind) -> Script:
+def guarded_add(kind: AddKind, *, limited: bool) -> Script:
     """Give BullMQ's script that adds one job, with our guard in front.
 
-    KEYS: BullMQ's, then `policy`, `wait`, `paused`, `prioritized`. ARGV: BullMQ's three, then what `guard` asks for.
-    Returns BullMQ's reply, or one of the guard's codes (`bullpen.operations.codes`), and then nothing was written.
+    KEYS: BullMQ's, then `policy`; for a `limited` queue `wait`, `paused`, `prioritized` too. ARGV: BullMQ's three, then what
+    the guard (and the limit) ask for. Returns BullMQ's reply, or one of the guard's codes
+    (`bullpen.operations.adding.Refusal`), and then nothing was written.
     """
-    key_count = int(kind.rpartition("-")[2])
-    head = f"local guardKeys, guardArgs = {key_count}, 3\n"
-    source = head + _our_source("guard") + "\n" + _bullmq_source(kind)
-    return script(f"guarded-{kind}", source, key_count + 4)
+    key_count = _key_count(kind)
+    return script(
+        f"{'limited' if limited else 'guarded'}-{kind}",
+        _guard(key_count, 3, limited=limited) + _bullmq_source(kind),
+        key_count + (4 if limited else 1),
+    )
 
 
 @functools.cache
-def guarded_bulk() -> Script:
+def guarded_bulk(*, limited: bool) -> Script:
     """Give the script that adds many jobs or none: the guard once, then BullMQ's scripts as functions.
 
-    KEYS: see `bullpen/scripts/bulk.lua`. The functions' parameters stand in for the globals of the same names, so the
-    sources are BullMQ's to the letter.
+    KEYS and ARGV: see `bullpen/scripts/bulk.lua`. The functions' parameters stand in for the globals of the same names, so
+    the sources are BullMQ's to the letter.
     """
     functions = "\n".join(
         f"local function {kind.rpartition('-')[0]}(KEYS, ARGV)\n{_bullmq_source(kind)}\nend" for kind in ADD_KINDS
     )
-    head = "local guardKeys, guardArgs = 11, 0\n"
-    source = "\n".join((head, _our_source("guard"), functions, _our_source("bulk")))
-    return script("guarded-bulk", source, 15)
+    guard_args = 5 if limited else 1
+    source = f"{_guard(11, 0, limited=limited)}{functions}\nlocal firstJob = {guard_args + 1}\n{_our_source('bulk')}"
+    return script("limited-bulk" if limited else "guarded-bulk", source, 15 if limited else 12)
+
+
+def _guard(keys: int, args: int, *, limited: bool) -> str:
+    head = f"local guardKeys, guardArgs = {keys}, {args}\n{_our_source('guard')}\n"
+    return head + (_our_source("limit") + "\n" if limited else "")
+
+
+def _key_count(name: str) -> int:
+    return int(name.rpartition("-")[2])
 
 
 @functools.cache

@@ -47,6 +47,18 @@ class Sender:
             raise OptionInvalid(msg)
         return name
 
+    @property
+    def has_middleware(self) -> bool:
+        """Whether there is any."""
+        return bool(self._middleware)
+
+    def add_one(self, spec: JobSpec[T], queue: str | None, more: EnqueueOptions, now_ms: int) -> Steps[tuple[str, str]]:
+        """Add one job; give queue and id. The way of most jobs, and so the short one."""
+        request = Request.of(spec, self._mint, more)
+        target = queue or self.target(spec, None)
+        ids = yield from self.queue(target).enqueue((request,), now_ms)
+        return target, ids[0]
+
     @contextlib.contextmanager
     def through_middleware(self, specs: Sequence[JobSpec[T]]) -> Generator[list[JobSpec[T]]]:
         """Be inside the middleware of all these jobs; give what is to be sent.
@@ -70,13 +82,11 @@ class Sender:
             msg = "an enqueue middleware swallowed the error of an enqueue: nothing was enqueued"
             raise EnqueueError(msg)
 
-    def by_queue(
-        self, specs: Sequence[JobSpec[T]], queue: str | None, more: EnqueueOptions | None = None
-    ) -> dict[str, list[tuple[int, Request]]]:
+    def by_queue(self, specs: Sequence[JobSpec[T]], queue: str | None) -> dict[str, list[tuple[int, Request]]]:
         """Give the requests by queue, each with its place among the jobs."""
         found: dict[str, list[tuple[int, Request]]] = {}
         for place, spec in enumerate(specs):
-            request = Request.of(spec, self._mint, more)
+            request = Request.of(spec, self._mint)
             found.setdefault(self.target(spec, queue), []).append((place, request))
         return found
 

@@ -86,10 +86,13 @@ class Session:
     async def enqueue(self, spec: JobSpec[R], queue: str | None, options: EnqueueOptions) -> JobHandle[R]:
         """Add one job, to this queue or its own."""
         sender = self.bind().sender
-        with sender.through_middleware((spec,)) as changed:
-            groups = sender.by_queue(changed, queue, options)
-            placed = await self.run(sender.add_all(groups, self._store.now_ms()))
-        return self._handles(changed, placed)[0]
+        if sender.has_middleware:
+            with sender.through_middleware((spec,)) as changed:
+                (spec,) = changed
+                placed = await self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
+        else:
+            placed = await self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
+        return JobHandle(self, *placed, spec.read_result)
 
     async def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[JobHandle[R]]:
         """Add many jobs, to this queue or their own."""

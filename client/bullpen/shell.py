@@ -4,18 +4,24 @@ Model: a shell belongs to one event loop. It has one connection, made when it is
 finds it lost; many calls share it, pipelined. What blocks (waiting for events) gets a shell of its own, by `blocking`.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol, Self, TypeVar
 
 from bullpen.operations import packing
 from bullpen.operations.base import Call, Eval, Operation, Reply, Steps
-from bullpen.redis.failures import ReplyError
+from bullpen.redis import failures
+from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError, ReplyTimeout
 from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
+from bullpen.redis.wire import Connection
+from bullpen.redis.wire import Reply as WireReply
 
 T = TypeVar("T")
 
 _NO_SCRIPT: Final = "NOSCRIPT"
+_FRESH: Final = 0.9  # of the time: less is left to the later steps of something only
 
 
 class Shell(Protocol):
@@ -34,13 +40,61 @@ class Shell(Protocol):
         ...
 
 
+class _Deadlines:
+    """Ends calls that are overdue, with one timer for all of them: one each would cost more than the call's bytes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        self._calls: deque[tuple[float, asyncio.Future[WireReply], Connection, int]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, at: float, future: "asyncio.Future[WireReply]", connection: Connection) -> None:
+        """Watch this call. Calls come in about the order of their deadlines."""
+        calls = self._calls
+        while calls and calls[0][1].done():
+            calls.popleft()
+        calls.append((at, future, connection, connection.replies))
+        if self._timer is None:
+            self._timer = self._loop.call_at(at, self._check)
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._calls.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        calls = self._calls
+        while calls:
+            at, future, connection, replies = calls[0]
+            if not future.done():
+                if at > now:
+                    break
+                reason = f"{connection.where} did not answer within {self._timeout:g} s"
+                if connection.replies == replies:  # nothing at all: what waits behind would wait in vain too
+                    connection.abort(reason, kind=ReplyTimeout)
+                else:
+                    future.set_exception(ReplyTimeout(reason, sent=True))
+            calls.popleft()
+        if calls:
+            self._timer = self._loop.call_at(calls[0][0], self._check)
+
+
 class RedisShell:
     """Performs operations on a Redis."""
 
     def __init__(self, settings: RedisSettings, *, timeout: float, blocking: bool = False) -> None:
         self._settings = settings
         self._timeout = timeout
+        self._blocking = blocking
         self._link = Link(settings, patient=False, timeout=timeout, blocking=blocking)
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self._deadlines = _Deadlines(loop, timeout)
 
     async def perform(self, operation: Operation[T], *, timeout: float) -> T:
         """Do it; see `Shell`."""
@@ -49,7 +103,7 @@ class RedisShell:
         if len(calls) == 1:
             packed = packing.pack(calls[0])
             try:
-                reply: Reply = await self._link.send(packed, timeout=timeout, repeatable=repeatable)
+                reply = await self._send(packed, timeout, repeatable=repeatable)
             except ReplyError as error:
                 if error.code != _NO_SCRIPT:
                     raise
@@ -70,7 +124,31 @@ class RedisShell:
 
     async def close(self) -> None:
         """Close the connection."""
+        self._deadlines.close()
         await self._link.close()
+
+    async def _send(self, packed: bytes, timeout: float, *, repeatable: bool) -> Reply:
+        """Send one command; the usual one, with all its time ahead, needs no timer of its own."""
+        if self._blocking or timeout < self._timeout * _FRESH:
+            return await self._link.send(packed, timeout=timeout, repeatable=repeatable)
+        began = self._now()
+        try:
+            connection = await self._link.ready(within=timeout)
+            future = connection.call(packed)
+            self._deadlines.add(began + timeout, future, connection)
+            return await future
+        except ConnectionLost as error:
+            left = began + timeout - self._now()
+            if left > 0 and (repeatable or not error.sent):
+                return await self._link.send(packed, timeout=left, repeatable=repeatable)
+            sure = ConnectionLost(str(error), sent=False) if repeatable else error
+            raise failures.unavailable(sure, where=self._link.where) from error
+        except ConnectFailed as error:
+            raise failures.unavailable(error, where=self._link.where) from error
+        except ReplyError as error:
+            if error.code not in failures.UNAVAILABLE_CODES:
+                raise
+            raise failures.unavailable(error, where=self._link.where) from error
 
     async def _load_and_send(self, calls: Sequence[Call], *, timeout: float, repeatable: bool) -> Sequence[Reply]:
         """Send calls again of which Redis did not know the script (it did nothing then), with the script before."""

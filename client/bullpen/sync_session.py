@@ -87,10 +87,13 @@ class SyncSession:
     def enqueue(self, spec: JobSpec[R], queue: str | None, options: EnqueueOptions) -> SyncJobHandle[R]:
         """Add one job, to this queue or its own."""
         sender = self._sender
-        with sender.through_middleware((spec,)) as changed:
-            groups = sender.by_queue(changed, queue, options)
-            placed = self.run(sender.add_all(groups, self._store.now_ms()))
-        return self._handles(changed, placed)[0]
+        if sender.has_middleware:
+            with sender.through_middleware((spec,)) as changed:
+                (spec,) = changed
+                placed = self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
+        else:
+            placed = self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
+        return SyncJobHandle(self, *placed, spec.read_result)
 
     def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[SyncJobHandle[R]]:
         """Add many jobs, to this queue or their own."""

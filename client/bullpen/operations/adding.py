@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from bullpen import lua, records
 from bullpen.keys import QueueKeys
 from bullpen.lua import AddKind
-from bullpen.operations.base import Call, Eval, QueueOperation, Reply, items, number, text
+from bullpen.operations.base import Arg, Call, Eval, QueueOperation, Reply, items, number, text
 from bullpen.records import Opts
 
 BATCH = 500
@@ -129,16 +129,19 @@ class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
 
     def commands(self) -> Sequence[Call]:
         """One script: that of BullMQ for a single job, ours around BullMQ's for many."""
-        keys, drop = self.keys, self.on_full == "DropOldest"
-        coming = self.coming
-        limit: str | int = "" if self.waiting_limit is None or not coming else self.waiting_limit
-        guard = (self.policy_rev, limit, coming, "1" if drop else "", keys.base)
+        keys, coming = self.keys, self.coming
+        limited = self.waiting_limit is not None and coming > 0
+        guard: tuple[Arg, ...] = (self.policy_rev,)
+        if limited and self.waiting_limit is not None:
+            drop = "1" if self.on_full == "DropOldest" else ""
+            guard = (self.policy_rev, self.waiting_limit, coming, drop, keys.base)
         if len(self.jobs) == 1:
             job = self.jobs[0]
             shape = job.shape
+            script = lua.guarded_add(shape.kind, limited=limited)
             args = (shape.packed_args(job.id, job.timestamp_ms), job.data, shape.packed_opts)
-            return (Eval(lua.guarded_add(shape.kind), _add_keys(keys, shape.kind), args + guard, shared_keys=True),)
-        many: list[str | int | bytes] = [*guard]
+            return (Eval(script, _add_keys(keys, shape.kind, limited), args, shared_keys=True, more_args=guard),)
+        many = [*guard]
         for job in self.jobs:
             shape = job.shape
             many += (
@@ -147,7 +150,7 @@ class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
                 job.data,
                 shape.packed_opts,
             )
-        return (Eval(lua.guarded_bulk(), _bulk_keys(keys), tuple(many), shared_keys=True),)
+        return (Eval(lua.guarded_bulk(limited=limited), _bulk_keys(keys, limited), tuple(many), shared_keys=True),)
 
     def read(self, replies: Sequence[Reply]) -> "tuple[str, ...] | Refusal":
         """Read the ids, or why there are none."""
@@ -169,8 +172,8 @@ def _pack(value: object) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def _add_keys(keys: QueueKeys, kind: AddKind) -> tuple[str, ...]:
-    guard = (keys.policy, keys.wait, keys.paused, keys.prioritized)
+def _add_keys(keys: QueueKeys, kind: AddKind, limited: bool) -> tuple[str, ...]:  # noqa: FBT001 - part of the cache's key
+    guard = _guard_keys(keys, limited=limited)
     match kind:
         case "addStandardJob-9":
             return (*_standard_keys(keys), *guard)
@@ -192,9 +195,12 @@ def _add_keys(keys: QueueKeys, kind: AddKind) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _bulk_keys(keys: QueueKeys) -> tuple[str, ...]:
-    guard = (keys.policy, keys.wait, keys.paused, keys.prioritized)
-    return (*_standard_keys(keys), keys.prioritized, keys.priority_counter, *guard)
+def _bulk_keys(keys: QueueKeys, limited: bool) -> tuple[str, ...]:  # noqa: FBT001 - part of the cache's key
+    return (*_standard_keys(keys), keys.prioritized, keys.priority_counter, *_guard_keys(keys, limited=limited))
+
+
+def _guard_keys(keys: QueueKeys, *, limited: bool) -> tuple[str, ...]:
+    return (keys.policy, keys.wait, keys.paused, keys.prioritized) if limited else (keys.policy,)
 
 
 def _standard_keys(keys: QueueKeys) -> tuple[str, ...]:

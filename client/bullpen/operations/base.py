@@ -36,6 +36,8 @@ class Eval:
     args: tuple[Arg, ...]
     shared_keys: bool = False
     """Whether many calls have these very keys: worth remembering how they are packed."""
+    more_args: tuple[Arg, ...] = ()
+    """Further arguments, after `args`, that many calls have."""
 
 
 Call: TypeAlias = Command | Eval

@@ -15,8 +15,9 @@ def pack(call: Call) -> bytes:
         return _pack(call.args)
     script = call.script
     if not call.shared_keys:
-        return _pack(("EVALSHA", script.sha, len(call.keys), *call.keys, *call.args))
-    return _head(script.sha, call.keys, len(call.args)) + b"".join(map(_bulk, call.args))
+        return _pack(("EVALSHA", script.sha, len(call.keys), *call.keys, *call.args, *call.more_args))
+    head = _head(script.sha, call.keys, len(call.args) + len(call.more_args))
+    return b"".join((head, *map(_bulk, call.args), _tail(call.more_args)))
 
 
 def pack_load(script: Script) -> bytes:
@@ -33,6 +34,11 @@ def _pack(words: Iterable[Arg]) -> bytes:
 def _head(sha: str, keys: tuple[str, ...], args: int) -> bytes:
     words: tuple[Arg, ...] = ("EVALSHA", sha, len(keys), *keys)
     return b"*%d\r\n" % (len(words) + args) + b"".join(map(_bulk, words))
+
+
+@functools.lru_cache(maxsize=1024)
+def _tail(words: tuple[Arg, ...]) -> bytes:
+    return b"".join(map(_bulk, words))
 
 
 def _bulk(word: Arg) -> bytes:

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from bullpen import outcomes, records
 from bullpen.failures import Failure
@@ -51,8 +51,7 @@ _SPENDING: Final = (outcomes.Completed, outcomes.Retried, outcomes.Failed, outco
 GONE, LOCK_GONE, NOT_ACTIVE, PENDING_CHILDREN, LOCK_FOREIGN, FAILED_CHILDREN = -1, -2, -3, -4, -6, -9
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedJob:
+class FetchedJob(NamedTuple):
     """A job that was just moved to active, under the token of the fetch."""
 
     id: bytes
@@ -161,9 +160,9 @@ def plan(ending: Ending, subject: Subject, token: bytes, now_ms: int, pack: Temp
         case outcomes.Failed():
             ack = writing.failed(ending.failure)
         case outcomes.Cancelled():
-            ack = writing.failed(Failure("bullpen.errors.Cancel", CANCELLED_PREFIX + ending.reason, ""))
+            ack = writing.failed(Failure("bullpen.Cancel", CANCELLED_PREFIX + ending.reason, ""))
         case outcomes.Expired():
-            ack = writing.failed(Failure("bullpen.outcomes.Expired", EXPIRED, ""))
+            ack = writing.failed(Failure("bullpen.Expired", EXPIRED, ""))
         case outcomes.Snoozed():
             ack = writing.put_off(ending.delay_ms, {"bullpen:snoozes": str(subject.stored.snoozes + 1)})
         case PutOff():

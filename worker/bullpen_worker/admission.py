@@ -39,6 +39,9 @@ class Terms:
     failed: FinishOptions
     keep_logs: int
     delay_ms: int
+    version: int
+    """Of the payload."""
+    may_expire: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +76,20 @@ class Admission:
         """Say why the job is not to be run here and now; None when it is. `alone`: this process runs nothing else."""
         fields = stored.fields
         if b"defa" in fields and stored.deferred_failure:
-            return outcomes.Failed(Failure("bullpen.errors.DeferredFailure", stored.deferred_failure, ""))
-        settings = terms.settings
-        if (settings.expires_at_ms or settings.expires_after_ms) and stored.attempts_started <= 1:
-            expiry_ms = settings.expiry_ms(stored.timestamp, terms.delay_ms)
-            if expiry_ms is not None and stored.attempts_made == 0 and expiry_ms <= now_ms:
+            return outcomes.Failed(Failure("bullpen.DeferredFailure", stored.deferred_failure, ""))
+        if terms.may_expire and stored.attempts_started <= 1 and stored.attempts_made == 0:
+            expiry_ms = terms.settings.expiry_ms(stored.timestamp, terms.delay_ms)
+            if expiry_ms is not None and expiry_ms <= now_ms:
                 return outcomes.Expired()
         registration = terms.registration
-        if registration is None or stored.version > registration.version:
-            return self._unknown(stored, registration, now_ms)
+        if registration is None or not registration.knows(terms.version):
+            return self._unknown(stored, terms, now_ms)
         if b"bullpen:suspect" in fields and stored.suspect and not alone:
             return HandOver()
         return None
 
-    def _unknown(self, stored: StoredJob, registration: Registration | None, now_ms: int) -> Verdict:
+    def _unknown(self, stored: StoredJob, terms: Terms, now_ms: int) -> Verdict:
+        registration = terms.registration
         since_ms = stored.unknown_since or now_ms
         if now_ms - since_ms < self._policy.unknown_after_ms:
             return PutOff(since_ms)
@@ -94,11 +97,11 @@ class Admission:
             what = f"no handler of this worker knows the name {stored.name!r}"
         else:
             what = (
-                f"its payload has version {stored.version}, and the handler of {stored.name!r} knows up to "
+                f"its payload has version {terms.version}, and the handler of {stored.name!r} knows up to "
                 f"{registration.version}"
             )
         reason = f"{what}; it waited {(now_ms - since_ms) // 1000} s for a worker that does (unknownHandler.after)"
-        return outcomes.Failed(Failure("bullpen.errors.UnknownJob", reason, ""))
+        return outcomes.Failed(Failure("bullpen.UnknownJob", reason, ""))
 
     def _work_out(self, name: str, raw: bytes) -> Terms:
         opts = records.decode_opts(raw)
@@ -120,6 +123,8 @@ class Admission:
             failed=failed,
             keep_logs=_whole(opts, "keepLogs"),
             delay_ms=_whole(opts, "delay"),
+            version=records.payload_version(opts),
+            may_expire=settings.expires_at_ms is not None or settings.expires_after_ms is not None,
         )
 
 

@@ -11,19 +11,21 @@ given back while it may still run: the process is about to end.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Final
 
 from bullpen.catalogue import Catalogue
 from bullpen.contexts import ActiveJob, CancelReason, CancelScope
 from bullpen.execution import Executors, run_attempt
+from bullpen.failures import Failure
 from bullpen.keys import QueueKeys
 from bullpen.middleware import RunMiddleware
-from bullpen.outcomes import Failed, Outcome, RateLimited, Retried
+from bullpen.outcomes import Completed, Failed, Outcome, RateLimited, Retried
 from bullpen.policy import QueuePolicy
 from bullpen.records import StoredJob
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
@@ -48,6 +50,8 @@ METRICS_POINTS: Final = 10_080
 BEAT_S: Final = 1.0
 LAST_WORDS_S: Final = 2.0
 """How long a handler that was cancelled at the end of the grace period may take to clean up."""
+
+NO_FAILURE: Final = Failure("", "", "")
 
 _BLOCK_S: Final = 10
 _REFUSED_PAUSE_S: Final = 0.5
@@ -109,8 +113,10 @@ class Engine:
         self._stopping = asyncio.Event()
         self._quiet = asyncio.Event()
         self._grace_ends = 0.0
-        self._attempts: set[asyncio.Task[Outcome]] = set()
-        self._working: set[asyncio.Task[None]] = set()
+        self._abandoned: list[asyncio.Task[None]] = []
+        self._output_lock = threading.Lock()
+        self._context = contextvars.copy_context()
+        self._result_bytes = policy.limits.result_bytes
         self._fetcher: Fetcher | None = None
         self._held = False
         self._only = False
@@ -139,19 +145,18 @@ class Engine:
                 on_hungry=self._set_hungry,
                 passing=(ConnectionLost, ConnectFailed),
             )
-            async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                keepers = [tasks.create_task(self._orphans.run()), tasks.create_task(self._beat())]
-                fetching = tasks.create_task(self._fetcher.run())
-                if self._held:
-                    self._fetcher.hold()
-                await self._stopping.wait()
-                self._fetcher.close()
-                await self._drain()
-                await fetching
-                for task in keepers:
-                    task.cancel()
-            await self._put_away()
+            fetcher = self._fetcher
+            if self._held:
+                fetcher.hold()
+            async with self._beside():
+                fetching = asyncio.create_task(fetcher.run())
+                try:
+                    await self._until(self._stopping.wait(), fetching)
+                    fetcher.close()
+                    await self._until(self._drain(), None)
+                    await fetching
+                finally:
+                    fetching.cancel()
 
     async def run_one(self, job_id: str, token: str) -> None:
         """Run this job alone, which is active and locked with `token` already, and return. Stops as `run` does."""
@@ -164,19 +169,11 @@ class Engine:
             flat = await connection.call(pack_command("HGETALL", key))
             if not isinstance(flat, list) or not flat:
                 return  # removed meanwhile
-            async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                keepers = [tasks.create_task(self._orphans.run()), tasks.create_task(self._beat())]
-                stopping = tasks.create_task(self._stop_only())
+            async with self._beside():
                 slot = self._slot()
                 slot.token = token.encode()
                 self._start(slot, FetchedJob(job_id.encode(), flat))  # type: ignore[arg-type]  # a hash: bytes
-                while self._busy:
-                    self._quiet.clear()
-                    await self._quiet.wait()
-                for task in (*keepers, stopping):
-                    task.cancel()
-            await self._put_away()
+                await self._until(self._only_job(), None)
 
     def stop(self, grace_ms: int) -> None:
         """Take no new job; let what runs end within the grace period, cancel the rest then and give it back unspent.
@@ -240,6 +237,7 @@ class Engine:
         """Follow this policy from the next job on."""
         self._policy = policy
         self._orphans.lock_ms = policy.recovery.lock_duration_ms
+        self._result_bytes = policy.limits.result_bytes
         self.pack, self.admission = self._prepare()
 
     # -- what slots ask for (bullpen_worker.slots.Floor) ------------------------
@@ -267,19 +265,70 @@ class Engine:
         if self._deadline_timer is None or slot.deadline_ms < self._deadline_ms:
             self._set_deadline_timer(slot.deadline_ms)
 
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Start a task with clean context variables."""
+        return self._loop.create_task(work, context=self._context.copy())
+
     def output_of(self, job_id: bytes, line: Line, keep_logs: int) -> JobOutput:
         """Make the place for a job's progress and log lines."""
-        return JobOutput(job_id, line, keep_logs=keep_logs, clients=self._clients, on_output=self._on_output)
+        return JobOutput(
+            job_id, line, keep_logs=keep_logs, clients=self._clients, lock=self._output_lock, on_output=self._on_output
+        )
 
-    def attempt(self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput) -> asyncio.Task[Outcome]:
-        """Run the job's handler once, in a task of its own."""
-        task = self._loop.create_task(self._attempt(stored, terms, scope, output))
-        self._attempts.add(task)
-        task.add_done_callback(self._attempts.discard)
-        return task
+    def attempt(
+        self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput
+    ) -> Coroutine[object, object, Outcome]:
+        """Run the job's handler once."""
+        registration = terms.registration
+        if registration is None:
+            msg = f"job {stored.id} was admitted without a handler"
+            raise RuntimeError(msg)
+        settings = terms.settings
+        fields = stored.fields
+        name = stored.name
+        attempt = stored.attempts_made + 1
+        now_ms = _now_ms()
+        self._hooks.job_started(stored.id, name, attempt)
+        job = ActiveJob(
+            id=stored.id,
+            name=name,
+            queue=self._keys.queue,
+            data=stored.data,
+            attempt=attempt,
+            retry=settings.retry,
+            services=output,
+            deps=self._deps[registration.lifespan],
+            version=terms.version,
+            fence=stored.attempts_started,
+            snoozes=stored.snoozes if b"bullpen:snoozes" in fields else 0,
+            priority=stored.priority,
+            enqueued_at_ms=stored.timestamp,
+            started_at_ms=now_ms,
+            timeout_ms=settings.timeout_ms,
+            deadline_ms=now_ms + settings.timeout_ms,
+            max_result_bytes=self._result_bytes,
+            progress_json=fields.get(b"progress"),
+            scope=scope,
+        )
+        return run_attempt(registration, job, executors=self._executors, middleware=self._middleware)
 
-    async def schedule_next(self, stored: StoredJob) -> None:
+    async def schedule_next(self, stored: StoredJob, line: Line) -> None:
         """Write the next run of the scheduler that produced the job."""
+
+    def parked(self, slot: Slot, found: Empty) -> None:
+        """Take the slot back, and what its last answer said of the queue."""
+        self._busy -= 1
+        self._idle_slots.append(slot)
+        if self._fetcher is not None:
+            self._fetcher.note(found)
+            self._fetcher.add_free(1)
+        if not self._busy:
+            self._quiet.set()
+
+    def crashed(self, error: BaseException) -> None:
+        """End the engine: `run` raises the error."""
+        if not self._crash.done():
+            self._crash.set_exception(error)
 
     def hand_over(self, job_id: bytes, token: bytes) -> bool:
         """Have the job run in a process of its own, if there is a way to."""
@@ -287,23 +336,20 @@ class Engine:
 
     def ended(self, stored: StoredJob, terms: Terms, ending: Ending, run_ms: float | None) -> None:
         """Count and log what became of the job."""
-        failure = ending.failure if isinstance(ending, Retried | Failed) else None
+        fields = stored.fields
+        due_ms = stored.timestamp + terms.delay_ms
+        if b"bullpen:due" in fields:  # of a retry, a snooze
+            due_ms = max(due_ms, _number(fields[b"bullpen:due"]))
+        wait_ms = max((stored.processed_on or 0) - due_ms, 0)
+        name, attempt, attempts = stored.name, stored.attempts_made + 1, terms.settings.retry.attempts
+        if ending.__class__ is Completed:
+            self._hooks.job_ended(JobEnd(stored.id, name, attempt, attempts, "completed", wait_ms, run_ms))
+            return
         if isinstance(ending, RateLimited):
             self._limited(ending.delay_ms)
-        started_ms = stored.processed_on or 0
-        due_ms = max(stored.timestamp + terms.delay_ms, _number(stored.fields.get(b"bullpen:due")))
-        self._hooks.job_ended(
-            JobEnd(
-                stored.id,
-                stored.name,
-                stored.attempts_made + 1,
-                terms.settings.retry.attempts,
-                acks.label(ending),
-                max(started_ms - due_ms, 0),
-                run_ms,
-                *((failure.error_type, failure.reason, failure.stack) if failure is not None else ()),
-            )
-        )
+        failure = ending.failure if isinstance(ending, Retried | Failed) else NO_FAILURE
+        told = (failure.error_type, failure.reason, failure.stack)
+        self._hooks.job_ended(JobEnd(stored.id, name, attempt, attempts, acks.label(ending), wait_ms, run_ms, *told))
 
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Say that Redis refuses the job's ack for good."""
@@ -386,51 +432,7 @@ class Engine:
         self._busy += 1
         if self._fetcher is not None:
             self._fetcher.add_free(-1)
-        task = self._tasks.create_task(self._work(slot, job))
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
-
-    async def _work(self, slot: Slot, job: FetchedJob) -> None:
-        found = await slot.work(job)
-        self._busy -= 1
-        self._idle_slots.append(slot)
-        if self._fetcher is not None:
-            self._fetcher.note(found)
-            self._fetcher.add_free(1)
-        if not self._busy:
-            self._quiet.set()
-
-    async def _attempt(self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput) -> Outcome:
-        registration = terms.registration
-        if registration is None:
-            msg = f"job {stored.id} was admitted without a handler"
-            raise RuntimeError(msg)
-        settings = terms.settings
-        attempt = stored.attempts_made + 1
-        now_ms = _now_ms()
-        self._hooks.job_started(stored.id, stored.name, attempt)
-        job = ActiveJob(
-            id=stored.id,
-            name=stored.name,
-            queue=self._keys.queue,
-            data=stored.data,
-            attempt=attempt,
-            retry=settings.retry,
-            services=output,
-            deps=self._deps[registration.lifespan],
-            version=stored.version,
-            fence=stored.attempts_started,
-            snoozes=stored.snoozes,
-            priority=stored.priority,
-            enqueued_at_ms=stored.timestamp,
-            started_at_ms=now_ms,
-            timeout_ms=settings.timeout_ms,
-            deadline_ms=now_ms + settings.timeout_ms,
-            max_result_bytes=self._policy.limits.result_bytes,
-            progress_json=stored.fields.get(b"progress"),
-            scope=scope,
-        )
-        return await run_attempt(registration, job, executors=self._executors, middleware=self._middleware)
+        slot.start(job)
 
     def _runs(self, job_id: bytes, token: bytes) -> bool:
         return any(slot.job_id == job_id and slot.token == token for slot in self._slots)
@@ -445,12 +447,15 @@ class Engine:
         ends = time.monotonic() + LAST_WORDS_S
         await self._until_quiet(lambda: ends)
         for slot in self._slots:
-            if slot.abandon():
+            task = slot.abandon()
+            if task is not None:
+                self._abandoned.append(task)
                 logger.warning("job %s does not end; it was given back", slot.job_id.decode(errors="replace"))
         ends = time.monotonic() + LAST_WORDS_S
         await self._until_quiet(lambda: ends)
-        for task in self._working:
-            task.cancel()
+        for slot in self._slots:
+            if slot.task is not None:  # Redis does not answer: what is not written by now is left to recovery
+                slot.task.cancel()
 
     async def _until_quiet(self, ends: Callable[[], float]) -> None:
         while self._busy and (left := ends() - time.monotonic()) > 0:
@@ -459,16 +464,62 @@ class Engine:
                 async with asyncio.timeout(left):
                     await self._quiet.wait()
 
-    async def _stop_only(self) -> None:
-        await self._stopping.wait()
-        await self._drain()
+    async def _only_job(self) -> None:
+        while self._busy:
+            if self._stopping.is_set():
+                await self._drain()
+                return
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    @contextlib.asynccontextmanager
+    async def _beside(self) -> AsyncIterator[None]:
+        """Have what runs beside the jobs; on leaving, nothing of this engine runs any more."""
+        self._crash = self._loop.create_future()
+        beside = [asyncio.create_task(self._orphans.run()), asyncio.create_task(self._beat())]
+        for task in beside:
+            task.add_done_callback(self._ended_beside)
+        try:
+            yield
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
+            await self._put_away()
+            if self._crash.done():
+                self._crash.exception()  # seen
+            else:
+                self._crash.cancel()
+
+    def _ended_beside(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.crashed(error)
+
+    async def _until(self, work: Coroutine[object, object, object], other: asyncio.Task[None] | None) -> None:
+        """Await `work`; raise at once what a job's task, or `other`, fails with."""
+        main = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait(
+                [main, self._crash] if other is None else [main, self._crash, other],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._crash.done():
+                self._crash.result()
+            if other is not None and other.done():
+                other.result()
+            await main
+        finally:
+            main.cancel()
 
     async def _put_away(self) -> None:
         for timer in (self._deadline_timer, self._flush_timer):
             if timer is not None:
                 timer.cancel()
-        for task in list(self._attempts):
+        tasks = [*self._abandoned, *(slot.task for slot in self._slots if slot.task is not None)]
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS_S)
 
     # -- timers --------------------------------------------------------------
 
@@ -603,8 +654,8 @@ def _look_away(future: "asyncio.Future[list[Reply]]") -> None:
         future.exception()
 
 
-def _number(raw: bytes | None) -> int:
-    return int(raw) if raw is not None and raw.isdigit() else 0
+def _number(raw: bytes) -> int:
+    return int(raw) if raw.isdigit() else 0
 
 
 def _now_ms() -> int:

@@ -39,20 +39,28 @@ class Clients(Protocol):
 class JobOutput:
     """The progress and log lines of one attempt that Redis does not have yet. Thread-safe.
 
-    `on_output` is called, in the thread that reports, when something came into the empty buffer.
+    `on_output` is called, in the thread that reports, when something came into the empty buffer. `lock` may be shared: it
+    is held for a moment only.
     """
 
     __slots__ = ("_clients", "_dropped", "_keep_logs", "_lines", "_lock", "_on_output", "_progress", "job_id", "line")
 
     def __init__(
-        self, job_id: bytes, line: Line, *, keep_logs: int, clients: Clients, on_output: "Callable[[JobOutput], None]"
+        self,
+        job_id: bytes,
+        line: Line,
+        *,
+        keep_logs: int,
+        clients: Clients,
+        lock: threading.Lock,
+        on_output: "Callable[[JobOutput], None]",
     ) -> None:
         self.job_id = job_id
         self.line = line
         self._clients = clients
         self._keep_logs = keep_logs
         self._on_output = on_output
-        self._lock = threading.Lock()
+        self._lock = lock
         self._progress: bytes | None = None
         self._lines: list[bytes] = []
         self._dropped = 0
@@ -85,6 +93,11 @@ class JobOutput:
                 self._dropped += 1
         if first:
             self._on_output(self)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to send."""
+        return self._progress is not None or bool(self._lines)
 
     def take(self, pack: Templates) -> tuple[bytes, int]:
         """Give what has gathered as packed commands, and how many replies they bring; afterwards nothing is here."""

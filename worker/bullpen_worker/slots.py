@@ -1,9 +1,9 @@
 """One slot: runs a job, writes its outcome and fetches the next in the same round trip, and goes on with that.
 
-Concurrency model: the engine runs `Slot.work` as a task from the job that was fetched for it until an ack brings no other. In
-it one task runs at a time for the attempt (its own context variables, its own cancellation). Everything that happens
-to a running attempt from outside (a timeout, a cancellation, a lost lock, the end of the worker) goes through its
-`CancelScope`; the slot stays taken until the attempt has ended.
+Concurrency model: each job runs in a task of its own (its own context variables, its own cancellation), which calls the
+handler, writes the outcome, and starts the task of the job that the ack brought; an ack that brings none ends the chain
+and frees the slot. Everything that happens to a running attempt from outside (a timeout, a cancellation, a lost lock, the
+end of the worker) goes through its `CancelScope`; the slot stays taken until the attempt has ended.
 
 A slot has one lock token. A call whose answer was lost may have locked another job with it, so the slot takes a new
 token afterwards and leaves the old one to `bullpen_worker.orphans`. An ack is repeated until Redis has answered it or the
@@ -14,7 +14,7 @@ the lock gone was most likely applied the first time; the job's hash tells.
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Final, Protocol
 
 from bullpen import outcomes
@@ -23,22 +23,23 @@ from bullpen.failures import Failure
 from bullpen.outcomes import Outcome
 from bullpen.records import StoredJob
 from bullpen.redis.failures import ConnectionLost, ReplyError
-from bullpen.redis.wire import Connection, pack_command
+from bullpen.redis.wire import Connection, Reply, pack_command
 from bullpen_worker import acks, fetching, lines
 from bullpen_worker.acks import Ending, FetchedJob, Subject
 from bullpen_worker.admission import Admission, HandOver, Terms
 from bullpen_worker.fetching import Empty
 from bullpen_worker.lines import Line
 from bullpen_worker.services import JobOutput
-from bullpen_worker.table import SlotTable
-from bullpen_worker.templates import Templates
+from bullpen_worker.table import MAX_TEXT_BYTES, NO_DEADLINE, SlotTable
+from bullpen_worker.templates import TOKEN_LENGTH, Templates
 
 MOST_REFUSALS: Final = 5
 """How often an ack is sent that Redis refuses for a reason that will not pass; then the job is left to recovery."""
 
 _LONGEST_PAUSE_S: Final = 2.0
+_LONGEST_ID: Final = MAX_TEXT_BYTES - TOKEN_LENGTH
 _TOO_LONG: Final = outcomes.Failed(
-    Failure("bullpen.errors.OptionInvalid", "the job's id is too long for this worker: 1,900 bytes at most", "")
+    Failure("bullpen.OptionInvalid", f"the job's id is too long for a worker: {_LONGEST_ID} bytes at most", "")
 )
 _CHILDREN: Final = {
     acks.PENDING_CHILDREN: Failure("RuntimeError", "the handler returned while children of its job have not ended", ""),
@@ -71,23 +72,34 @@ class Floor(Protocol):
     def watch(self, slot: "Slot") -> None:
         """The slot's `deadline_ms` (monotonic) was set."""
 
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Start a task with clean context variables."""
+
     def output_of(self, job_id: bytes, line: Line, keep_logs: int) -> JobOutput:
         """Make the place for a job's progress and log lines."""
 
-    def attempt(self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput) -> asyncio.Task[Outcome]:
-        """Run the job's handler once, in a task of its own."""
+    def attempt(
+        self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput
+    ) -> Coroutine[object, object, Outcome]:
+        """Run the job's handler once."""
 
-    async def schedule_next(self, stored: StoredJob) -> None:
+    async def schedule_next(self, stored: StoredJob, line: Line) -> None:
         """Write the next run of the scheduler that produced the job."""
 
     def hand_over(self, job_id: bytes, token: bytes) -> bool:
         """Have the job run in a process of its own, under this token; False when there is no way to."""
 
-    def ended(self, stored: StoredJob, terms: Terms, outcome: Ending, run_ms: float | None) -> None:
+    def ended(self, stored: StoredJob, terms: Terms, ending: Ending, run_ms: float | None) -> None:
         """The outcome is written, or void. `run_ms` is None where the handler was not called."""
 
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Redis refuses the job's ack for good; the job is left to recovery."""
+
+    def parked(self, slot: "Slot", found: Empty) -> None:
+        """The slot is free; the last answer said this of the queue."""
+
+    def crashed(self, error: BaseException) -> None:
+        """Something failed that must not: the engine ends."""
 
 
 class Slot:
@@ -100,12 +112,12 @@ class Slot:
         self.job_id: bytes = b""
         self.generation = 0
         self.deadline_ms = 0
-        self.scope: CancelScope | None = None
-        self.output: JobOutput | None = None
-        self.lock_lost = False
-        self._writing = False
-        self._ending: asyncio.Future[Outcome] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._floor = floor
+        self._scope: CancelScope | None = None
+        self._running: _Running | None = None
+        self._lock_lost = False
+        self._writing = False
 
     def renew_token(self) -> None:
         """Take a token that no call under way uses."""
@@ -113,187 +125,252 @@ class Slot:
 
     def cancel(self, reason: CancelReason, text: str = "") -> None:
         """Tell the running attempt to end; does nothing between attempts."""
-        if self.scope is not None:
-            self.scope.cancel(reason, text)
+        if self._scope is not None:
+            self._scope.cancel(reason, text)
 
     def lose_lock(self) -> None:
         """Void the running job: somebody else may run it by now. When its ack is under way, the answer decides."""
         if not self._writing:
-            self.lock_lost = True
+            self._lock_lost = True
             self.cancel(CancelReason.LOCK_LOST)
 
-    def abandon(self) -> bool:
-        """Wait no longer for the running attempt: its job is given back though it goes on. False between attempts."""
-        ending = self._ending
-        if ending is None or ending.done():
-            return False
-        ending.set_result(outcomes.Released())
-        return True
+    def abandon(self) -> asyncio.Task[None] | None:
+        """Give the running job back though its attempt goes on; gives the attempt's task. None between attempts."""
+        running, task = self._running, self.task
+        if running is None:
+            return None
+        self._running = None
+        self._end_attempt()
+        self.task = self._floor.spawn(self._give_back(running))
+        return task
 
-    def _attempt_ended(self, task: asyncio.Task[Outcome]) -> None:
-        ending = self._ending
-        if ending is None or ending.done():
-            if not task.cancelled():
-                task.exception()  # seen: nobody waits for it any more
-        elif task.cancelled():
-            ending.cancel()
-        elif (error := task.exception()) is not None:
-            ending.set_exception(error)
+    def start(self, job: FetchedJob) -> None:
+        """Run `job`, and each that an ack brings."""
+        self.task = self._floor.spawn(self._live(job))
+
+    # -- one job -------------------------------------------------------------
+
+    async def _live(self, job: FetchedJob) -> None:
+        try:
+            found = await self._one(job)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it ends the engine, which raises it
+            self._floor.crashed(error)
         else:
-            ending.set_result(task.result())
+            self._go_on(found)
 
-    async def work(self, job: FetchedJob) -> Empty:
-        """Run `job` and each that an ack brings; give what the last answer said of the queue."""
-        table = self._floor.table
-        found: FetchedJob | Empty = job
-        while isinstance(found, FetchedJob):
-            self.job_id = found.id
-            self.lock_lost = False
-            fits = table.fits(found.id, self.token)
-            if fits:
-                started_ms = time.monotonic_ns() // 1_000_000
-                self.generation = table.occupy(self.index, job_id=found.id, token=self.token, started_ms=started_ms)
-            try:
-                found = await self._one(found, fits=fits)
-            finally:
-                self._writing = False
-                if fits:
-                    table.clear(self.index)
-                self.job_id = b""
-        return found
+    async def _give_back(self, running: "_Running") -> None:
+        try:
+            found = await self._write(running, outcomes.Released(), None)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._floor.crashed(error)
+        else:
+            self._go_on(found)
 
-    async def _one(self, job: FetchedJob, *, fits: bool) -> FetchedJob | Empty:
+    def _go_on(self, found: "FetchedJob | Empty | None") -> None:
+        if found is None:
+            return  # abandoned: the slot is somebody else's
+        self._floor.table.clear(self.index)
+        self.job_id = b""
+        self._writing = False
+        if isinstance(found, FetchedJob):
+            self.start(found)
+        else:
+            self.task = None
+            self._floor.parked(self, found)
+
+    async def _one(self, job: FetchedJob) -> FetchedJob | Empty | None:
         floor = self._floor
+        job_id = self.job_id = job.id
+        self._lock_lost = False
         pairs = iter(job.flat)
         fields = dict(zip(pairs, pairs, strict=False))
         terms = floor.admission.terms(fields)
-        stored = StoredJob(job.id.decode(errors="replace"), fields, terms.opts)
-        subject = Subject(job.id, stored, terms.completed, terms.failed)
-        self.output = None
-        if b"rjk" in fields:
-            await floor.schedule_next(stored)
-        if floor.giving_back:
-            return await self._write(subject, terms, outcomes.Released(), None)
-        if not fits:
-            return await self._write(subject, terms, _TOO_LONG, None)
-        verdict = floor.admission.verdict(stored, terms, _now_ms(), alone=floor.alone)
-        if verdict is None:
-            return await self._run(subject, terms)
-        if isinstance(verdict, HandOver):
-            if not floor.hand_over(job.id, self.token):
-                return await self._run(subject, terms)
-            self.renew_token()
-            return fetching.UNTOLD
-        return await self._write(subject, terms, verdict, None)
-
-    async def _run(self, subject: Subject, terms: Terms) -> FetchedJob | Empty:
-        floor = self._floor
-        scope = self.scope = CancelScope()
-        if self.lock_lost:  # while the next run of its scheduler was written
-            scope.cancel(CancelReason.LOCK_LOST)
+        stored = StoredJob(job_id.decode(errors="replace"), fields, terms.opts)
+        running = _Running(job_id, stored, terms, floor.output_of(job_id, self.line, terms.keep_logs))
+        if len(job_id) > _LONGEST_ID:
+            return await self._write(running, _TOO_LONG, None)
         started = time.monotonic()
+        started_ms = int(started * 1000)
         timeout_ms = terms.settings.timeout_ms
-        if timeout_ms:
-            self.deadline_ms = int(started * 1000) + timeout_ms
-            floor.table.set_deadline(self.index, self.deadline_ms)
+        deadline_ms = started_ms + timeout_ms if timeout_ms else NO_DEADLINE
+        self.generation = floor.table.occupy(
+            self.index, job_id=job_id, token=self.token, started_ms=started_ms, deadline_ms=deadline_ms
+        )
+        if b"rjk" in fields:
+            await floor.schedule_next(stored, self.line)
+        if floor.giving_back:
+            return await self._write(running, outcomes.Released(), None)
+        verdict = floor.admission.verdict(stored, terms, _now_ms(), alone=floor.alone)
+        if isinstance(verdict, HandOver):
+            if floor.hand_over(job_id, self.token):
+                self.renew_token()
+                return fetching.UNTOLD
+        elif verdict is not None:
+            return await self._write(running, verdict, None)
+        if deadline_ms:
+            self.deadline_ms = deadline_ms
             floor.watch(self)
-        output = self.output = floor.output_of(subject.id, self.line, terms.keep_logs)
-        task = floor.attempt(subject.stored, terms, scope, output)
-        ending = self._ending = asyncio.get_running_loop().create_future()
-        task.add_done_callback(self._attempt_ended)
+        scope = self._scope = CancelScope()
+        if self._lock_lost:  # while the next run of its scheduler was written
+            scope.cancel(CancelReason.LOCK_LOST)
+        self._running = running
         try:
-            outcome = await ending
+            outcome = await floor.attempt(stored, terms, scope, running.output)
         finally:
-            self._ending = self.scope = None
-            self.deadline_ms = 0
-            if not task.done():
-                task.cancel()
-        return await self._write(subject, terms, outcome, (time.monotonic() - started) * 1000)
+            if self._running is running:
+                self._end_attempt()
+        if self._running is not running:
+            return None
+        self._running = None
+        return await self._complete(running, outcome, (time.monotonic() - started) * 1000)
+
+    def _end_attempt(self) -> None:
+        self._scope = None
+        self.deadline_ms = 0
 
     # -- its end -------------------------------------------------------------
 
-    async def _write(self, subject: Subject, terms: Terms, outcome: Ending, run_ms: float | None) -> FetchedJob | Empty:
-        """Write the outcome, again until it is answered; give what the last answer brought."""
+    async def _complete(self, running: "_Running", outcome: Outcome, run_ms: float) -> FetchedJob | Empty:
+        """Write the outcome: straight for the common case, that nothing else is to be said and all goes well."""
         floor = self._floor
+        connection = self.line.connection
+        if (
+            outcome.__class__ is not outcomes.Completed
+            or connection is None
+            or self._lock_lost
+            or running.output.waiting
+            or not floor.wants_next()
+        ):
+            return await self._write(running, outcome, run_ms)
+        self._writing = True
+        terms = running.terms
         patience = _Patience()
+        ending: Ending = outcome
+        packed = floor.pack.completed(
+            running.job_id, self.token, _now_ms(), outcome.value.encode(), terms.completed, fetch=True
+        )
+        try:
+            reply = await connection.call(packed)
+        except ConnectionLost as error:
+            self._doubt(patience, sent=error.sent)
+        except ReplyError as error:
+            ending = await self._bear(error, connection, patience, running, outcome)
+        else:
+            if reply.__class__ is list or reply == 0:
+                floor.answered()
+                found = acks.read_fetch(reply)
+                floor.ended(running.stored, terms, outcome, run_ms)
+                return found
+            ending = self._refused(reply, outcome)
+        return await self._write(running, ending, run_ms, patience)
+
+    async def _write(
+        self, running: "_Running", ending: Ending, run_ms: float | None, patience: "_Patience | None" = None
+    ) -> FetchedJob | Empty:
+        """Write what became of the job, again until it is answered; give what the last answer brought."""
+        floor = self._floor
+        patience = patience or _Patience()
         self._writing = True
         while True:
-            if self.lock_lost or isinstance(outcome, outcomes.LockLost):
-                outcome = outcomes.LockLost()
+            if self._lock_lost or isinstance(ending, outcomes.LockLost):
+                ending = outcomes.LockLost()
                 found: FetchedJob | Empty = fetching.UNTOLD
                 self.renew_token()
                 break
-            fetch = not patience.uncertain and floor.wants_next()
             connection = self.line.connection or await self.line.ready()
-            ack = acks.plan(outcome, subject, self.token, _now_ms(), floor.pack, fetch=fetch)
-            if self.output is not None:
-                ack = ack.after(*self.output.take(floor.pack))
+            fetch = not patience.uncertain and floor.wants_next()
+            ack = acks.plan(ending, running.subject(), self.token, _now_ms(), floor.pack, fetch=fetch)
+            ack = ack.after(*running.output.take(floor.pack))
             try:
-                if ack.replies == 1:
-                    reading = ack.read((await connection.call(ack.packed),))
-                else:
-                    reading = ack.read(await connection.call_many(ack.packed, ack.replies))
-                applied = reading.code == 0 or await self._was_applied(reading.code, outcome, subject, patience)
+                reading = ack.read(await connection.call_many(ack.packed, ack.replies))
+                applied = reading.code == 0 or await self._was_applied(reading.code, ending, running, patience)
             except ConnectionLost as error:
-                if error.sent:
-                    patience.uncertain = True
-                    floor.uncertain(self.token)
+                self._doubt(patience, sent=error.sent)
                 continue
             except ReplyError as error:
-                # Commands behind the refused one may have been carried out, a fetch among them.
-                patience.uncertain = True
-                floor.uncertain(self.token)
-                if not await self._bear(error, connection, patience):
-                    floor.trouble(subject.id, error)
-                    outcome = outcomes.LockLost()
-                continue
-            if reading.code in _CHILDREN:
-                outcome = outcomes.Failed(_CHILDREN[reading.code])
+                ending = await self._bear(error, connection, patience, running, ending)
                 continue
             if not applied:
-                outcome = outcomes.LockLost()
+                ending = self._refused(reading.code, ending)
                 continue
             floor.answered()
             found = reading.next
             if patience.uncertain:
                 self.renew_token()
             break
-        floor.ended(subject.stored, terms, outcome, run_ms)
+        floor.ended(running.stored, running.terms, ending, run_ms)
         return found
 
-    async def _was_applied(self, code: int, outcome: Ending, subject: Subject, patience: "_Patience") -> bool:
+    def _doubt(self, patience: "_Patience", *, sent: bool) -> None:
+        """Note that a sending may have been carried out, and may have fetched a job."""
+        if sent:
+            patience.uncertain = True
+            self._floor.uncertain(self.token)
+
+    def _refused(self, code: Reply, ending: Ending) -> Ending:
+        """Say what becomes of a job whose ack the script refused: nothing was written."""
+        if isinstance(code, int) and code in _CHILDREN and not isinstance(ending, outcomes.Failed):
+            return outcomes.Failed(_CHILDREN[code])
+        return outcomes.LockLost()
+
+    async def _was_applied(self, code: int, ending: Ending, running: "_Running", patience: "_Patience") -> bool:
         """Say whether an ack that found no job or lock of ours had been applied by an earlier sending."""
-        if not patience.uncertain:
+        if not patience.uncertain or code in _CHILDREN:
             return False
-        if code == acks.GONE or not acks.spends_attempt(outcome):
+        if code == acks.GONE or not acks.spends_attempt(ending):
             return True
         connection = await self.line.ready()
-        key = self._floor.pack.job_key(subject.id)
-        made = await connection.call(pack_command("HGET", key, "atm"))
-        return isinstance(made, bytes) and made.isdigit() and int(made) > subject.stored.attempts_made
+        made = await connection.call(pack_command("HGET", self._floor.pack.job_key(running.job_id), "atm"))
+        return isinstance(made, bytes) and made.isdigit() and int(made) > running.stored.attempts_made
 
-    async def _bear(self, error: ReplyError, connection: Connection, patience: "_Patience") -> bool:
-        """Do what helps against a refusal; False when nothing does."""
+    async def _bear(
+        self, error: ReplyError, connection: Connection, patience: "_Patience", running: "_Running", ending: Ending
+    ) -> Ending:
+        """Do what helps against an error reply, and wait a while; give the job up when nothing does."""
+        # Commands behind the refused one may have been carried out, a fetch among them.
+        self._doubt(patience, sent=True)
         if error.code == "NOSCRIPT":
             with contextlib.suppress(ConnectionLost):
                 await self.line.load(connection)
-        elif not lines.passing(error):
+            return ending
+        if not lines.passing(error):
             patience.refusals += 1
             if patience.refusals >= MOST_REFUSALS:
-                return False
+                self._floor.trouble(running.job_id, error)
+                return outcomes.LockLost()
         await asyncio.sleep(patience.pause_s)
         patience.pause_s = min(patience.pause_s * 2, _LONGEST_PAUSE_S)
-        return True
+        return ending
 
 
-@dataclass(slots=True)
+class _Running:
+    """The job in a slot."""
+
+    __slots__ = ("job_id", "output", "stored", "terms")
+
+    def __init__(self, job_id: bytes, stored: StoredJob, terms: Terms, output: JobOutput) -> None:
+        self.job_id = job_id
+        self.stored = stored
+        self.terms = terms
+        self.output = output
+
+    def subject(self) -> Subject:
+        return Subject(self.job_id, self.stored, self.terms.completed, self.terms.failed)
+
+
 class _Patience:
-    """How the sending of one ack has gone so far."""
+    """How the sending of one ack has gone so far. `uncertain`: an earlier sending may have been applied."""
 
-    uncertain: bool = False
-    """An earlier sending may have been applied."""
-    refusals: int = 0
-    pause_s: float = 0.05
+    __slots__ = ("pause_s", "refusals", "uncertain")
+
+    def __init__(self) -> None:
+        self.uncertain = False
+        self.refusals = 0
+        self.pause_s = 0.05
 
 
 def _now_ms() -> int:

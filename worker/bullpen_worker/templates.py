@@ -95,7 +95,19 @@ class Templates:
         }
         self._completed_and_fetch = self._finish["completed", True, False]
         self._completed = self._finish["completed", False, False]
-        order = ("active", "wait", "paused", "", "meta", "events", "delayed", "prioritized", "pc", "marker", "stalled")
+        order: tuple[str, ...] = (
+            "active",
+            "wait",
+            "paused",
+            "",
+            "meta",
+            "events",
+            "delayed",
+            "prioritized",
+            "pc",
+            "marker",
+            "stalled",
+        )
         self._retry = (
             _command("retryJob-11", map(key.get, order), 6)
             + base

@@ -1,7 +1,7 @@
 """Entry point of the `bullpen` command: which commands there are, and what becomes of their errors.
 
-A command's module is imported when the command is called, so that `bullpen --help` is quick and that a command costs
-only what it uses itself. Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
+A command's module, and `bullpen` itself, is imported when a command is called, so that help and completion are quick and
+that a command costs only what it uses itself. Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
 """
 
 import sys
@@ -13,8 +13,6 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bullpen import __version__
-from bullpen.errors import BullpenError
 from bullpen_cli import output
 
 
@@ -29,7 +27,7 @@ class Entry:
     def load(self) -> Any:  # what typer makes of it has a private type
         """Import the command."""
         module, _, name = self.function.partition(":")
-        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
         app.command(name)(getattr(import_module(module), name))
         return get_command(app)
 
@@ -77,16 +75,22 @@ def main() -> None:
     """Run the command line, and end the process."""
     try:
         make_app()(prog_name="bullpen")
-    except BullpenError as error:
-        output.write_error(str(error))
-        sys.exit(1)
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        from bullpen.errors import BullpenError  # noqa: PLC0415 (a command has imported it by now)
+
+        if not isinstance(error, BullpenError):
+            raise
+        output.write_error(str(error))
         sys.exit(1)
 
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from bullpen._version import __version__  # noqa: PLC0415 (not for `--help`)
+
         sys.stdout.write(f"bullpen {__version__}\n")
         raise typer.Exit
 

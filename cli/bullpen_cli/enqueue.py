@@ -14,26 +14,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from bullpen import durations
 from bullpen.errors import BullpenError, JobCancelled, JobFailed, OptionInvalid, ResultTimeout
+from bullpen.handles import SyncJobHandle
 from bullpen.options import EnqueueOptions
 from bullpen.payloads import JsonObject
 from bullpen.sync_client import SyncClient
-from bullpen.sync_handles import SyncJobHandle
 from bullpen_cli.output import Output, write_data, write_error
 
 LOOK_EVERY = timedelta(seconds=1)
 """How often the state is shown anew while somebody watches."""
-
-EXAMPLES = """
-Examples:
-
-  bullpen enqueue emails welcome '{"userId": 7}'
-
-  bullpen enqueue emails welcome '{"userId": 7}' --delay 5m --priority high --wait 10m
-
-  jq -c .user user.json | bullpen enqueue emails welcome -
-
-  id=$(bullpen enqueue emails digest --job-id digest-7-2027)
-"""
 
 
 def enqueue(
@@ -82,6 +70,13 @@ def enqueue(
 ) -> None:
     """Add a job to a queue. Writes its id, and with --wait its result.
 
+    ```text
+    bullpen enqueue emails welcome '{"userId": 7}'
+    bullpen enqueue emails welcome '{"userId": 7}' --delay 5m --wait 10m
+    jq -c .user user.json | bullpen enqueue emails welcome -
+    id=$(bullpen enqueue emails digest --job-id digest-7-2027)
+    ```
+
     Exit code 0 when Redis has the job (with --wait: when it has completed), 1 when it could not be added, failed, was
     cancelled or had not ended in time, 2 for a wrong call.
     """
@@ -108,9 +103,6 @@ def enqueue(
             sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
         else:
             write_data({"id": handle.id, "queue": queue, "name": name, "result": result}, output)
-
-
-enqueue.__doc__ = f"{enqueue.__doc__}\n{EXAMPLES}"
 
 
 def _payload(data: str | None, file: Path | None) -> JsonObject:

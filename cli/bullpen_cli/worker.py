@@ -1,9 +1,6 @@
 """`bullpen worker`: runs the jobs of one queue until it is told to stop."""
 
-import os
 import socket
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,8 +27,15 @@ def worker(
     ],
     *,
     concurrency: Annotated[
-        int, typer.Option(envvar="BULLPEN_CONCURRENCY", min=1, max=10_000, help="Jobs at once, over all processes.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            envvar="BULLPEN_CONCURRENCY",
+            min=1,
+            max=10_000,
+            help="Jobs at once, over all processes; else what the queue's policy says, at run time too, else 10.",
+            show_default=False,
+        ),
+    ] = None,
     processes: Annotated[
         int, typer.Option(envvar="BULLPEN_PROCESSES", min=1, max=256, help="Processes that run handlers.")
     ] = 1,
@@ -45,7 +49,10 @@ def worker(
     ] = "30s",
     name: Annotated[
         str | None,
-        typer.Option(envvar="BULLPEN_WORKER_NAME", help="The worker's name in tools and logs; else host and pid."),
+        typer.Option(
+            envvar="BULLPEN_WORKER_NAME",
+            help="What the worker's name in tools and logs begins with; else the host's name.",
+        ),
     ] = None,
     probe_address: Annotated[
         str | None,
@@ -81,14 +88,15 @@ def worker(
     The first signal starts no new job and lets running ones finish within the grace period; a second one gives them
     back at once. Modules are looked for in the current directory, too.
 
-    Examples:
-      bullpen worker --handlers shop.jobs --queue emails
-
-      bullpen worker --handlers shop.jobs --queue emails --concurrency 50 --probes :8080 --log-format json
+    ```text
+    bullpen worker --handlers shop.jobs --queue emails
+    bullpen worker --handlers shop.jobs --queue emails --concurrency 50
+    bullpen worker --handlers shop.jobs --queue emails --probes :8080
+    ```
 
     Exit code 0 when it was told to stop, 1 when it could not start or go on, 2 for a wrong call.
     """
-    worker_name = name or f"{socket.gethostname()}-{os.getpid()}"
+    worker_name = name or socket.gethostname()
     config = supervisor.WorkerConfig(
         queue=queue,
         handlers=tuple(handlers),
@@ -100,15 +108,7 @@ def worker(
         probes=_probes(probe_address),
         log=LogSettings(queue, worker_name, log_format, log_level, log_jobs),
     )
-    _import_from_here()
     raise typer.Exit(supervisor.run(config))
-
-
-def _import_from_here() -> None:
-    """Let modules of the current directory be found, as ``python -m`` does; an installed command starts without."""
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
 
 
 def _grace(text: str) -> int:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from bullpen.options import Backoff
 from bullpen.outcomes import Outcome
 from bullpen.registrations import Registration
 from bullpen.retry import Policy
-from bullpen_worker.executors import HandlerExecutors
 from bullpen_worker.logs import LogSettings
 from bullpen_worker.processes import ProcessDied, ProcessPool, Recycling
 from support import heavy
@@ -48,6 +47,19 @@ class Said:
     def sync_client(self) -> None: ...
 
 
+@dataclass
+class Processes:
+    """A pool, as `execution.run_attempt` wants it."""
+
+    processes: ProcessPool
+
+    async def run_thread(self, call: Callable[[], object], job: ActiveJob) -> object:
+        return call()
+
+    async def run_process(self, registration: Registration, job: ActiveJob) -> Outcome:
+        return await self.processes.run(registration, job)
+
+
 def registrations(*owners: Handlers) -> list[Registration]:
     return [
         handler.registration(owner)
@@ -66,26 +78,24 @@ def job(name: str, data: object = None, **fields: object) -> ActiveJob:
     return ActiveJob("j1", name, "heavy", payload, 1, policy, Said(), **{"started_at_ms": 5, **fields})
 
 
-async def run(executors: HandlerExecutors, name: str, data: object = None, **fields: object) -> Outcome:
+async def run(executors: Processes, name: str, data: object = None, **fields: object) -> Outcome:
     return await execution.run_attempt(ALL[name], job(name, data, **fields), executors=executors)
 
 
-async def value(executors: HandlerExecutors, name: str, data: object = None) -> object:
+async def value(executors: Processes, name: str, data: object = None) -> object:
     outcome = await run(executors, name, data)
     assert isinstance(outcome, outcomes.Completed), outcome
     return json.loads(outcome.value)
 
 
 @contextlib.asynccontextmanager
-async def opened(
-    size: int = 2, *owners: Handlers, recycling: Recycling | None = None
-) -> AsyncIterator[HandlerExecutors]:
-    async with HandlerExecutors(registrations(*owners), size, recycling=recycling) as executors:
-        yield executors
+async def opened(size: int = 2, *owners: Handlers, recycling: Recycling | None = None) -> AsyncIterator[Processes]:
+    async with ProcessPool(registrations(*owners), size, recycling=recycling) as pool:
+        yield Processes(pool)
 
 
 @pytest.fixture
-async def executors() -> AsyncIterator[HandlerExecutors]:
+async def executors() -> AsyncIterator[Processes]:
     async with opened() as executors:
         yield executors
 
@@ -99,7 +109,7 @@ def is_gone(pid: int) -> bool:
 
 
 async def test_it_runs_elsewhere_in_the_main_thread_of_a_process_that_is_used_again(
-    executors: HandlerExecutors,
+    executors: Processes,
 ) -> None:
     assert await value(executors, "square", {"number": 12}) == 144
     pid, is_main_thread, path = await value(executors, "pid")
@@ -109,11 +119,11 @@ async def test_it_runs_elsewhere_in_the_main_thread_of_a_process_that_is_used_ag
     assert executors.processes.pids == (pid,)
 
 
-async def test_a_handler_may_run_an_event_loop_of_its_own(executors: HandlerExecutors) -> None:
+async def test_a_handler_may_run_an_event_loop_of_its_own(executors: Processes) -> None:
     assert await value(executors, "loop") == 4
 
 
-async def test_jobs_run_side_by_side_up_to_the_size(executors: HandlerExecutors, tmp_path: Path) -> None:
+async def test_jobs_run_side_by_side_up_to_the_size(executors: Processes, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     jobs = [asyncio.create_task(run(executors, "report", {"gate": str(gate)})) for _ in range(3)]
     await eventually(lambda: len(executors.processes.pids) == 2)
@@ -134,7 +144,7 @@ async def test_jobs_run_side_by_side_up_to_the_size(executors: HandlerExecutors,
         ("exit", outcomes.Retried),
     ],
 )
-async def test_outcomes_are_those_of_other_handlers(executors: HandlerExecutors, how: str, expected: object) -> None:
+async def test_outcomes_are_those_of_other_handlers(executors: Processes, how: str, expected: object) -> None:
     outcome = await run(executors, "fail", {"how": how})
     if isinstance(expected, type):
         assert isinstance(outcome, expected)
@@ -145,7 +155,7 @@ async def test_outcomes_are_those_of_other_handlers(executors: HandlerExecutors,
 
 
 async def test_an_error_keeps_its_type_message_and_traceback_and_backoff_for_is_asked(
-    executors: HandlerExecutors,
+    executors: Processes,
 ) -> None:
     outcome = await run(executors, "fail", {"how": "retried"})
     assert isinstance(outcome, outcomes.Retried)
@@ -160,7 +170,7 @@ async def test_an_error_keeps_its_type_message_and_traceback_and_backoff_for_is_
     assert outcome.delay_ms == 7 * 60_000
 
 
-async def test_a_payload_that_does_not_fit_is_refused_there(executors: HandlerExecutors) -> None:
+async def test_a_payload_that_does_not_fit_is_refused_there(executors: Processes) -> None:
     outcome = await run(executors, "square", {"number": "many"})
     assert isinstance(outcome, outcomes.Failed)
     assert "number" in outcome.failure.reason
@@ -178,7 +188,7 @@ async def test_what_it_prints_and_reports_arrives_in_order_and_apart(capfd: pyte
     assert captured.err == "hello on stderr\n"
 
 
-async def test_a_flood_of_reports_is_bounded_and_said_so(executors: HandlerExecutors) -> None:
+async def test_a_flood_of_reports_is_bounded_and_said_so(executors: Processes) -> None:
     active = job("chatter", {"lines": 30_000})
     await execution.run_attempt(ALL["chatter"], active, executors=executors)
     assert active.services.progress_seen[-1] == 29_999
@@ -186,7 +196,7 @@ async def test_a_flood_of_reports_is_bounded_and_said_so(executors: HandlerExecu
     assert len(active.services.lines) < 30_000
 
 
-async def test_reports_arrive_while_the_handler_runs(executors: HandlerExecutors, tmp_path: Path) -> None:
+async def test_reports_arrive_while_the_handler_runs(executors: Processes, tmp_path: Path) -> None:
     active = job("report", {"gate": str(tmp_path / "gate")})
     running = asyncio.create_task(execution.run_attempt(ALL["report"], active, executors=executors))
     await eventually(lambda: active.services.progress_seen == [{"at": "half"}])
@@ -200,7 +210,7 @@ async def test_reports_arrive_while_the_handler_runs(executors: HandlerExecutors
     [("segfault", "signal 11, SIGSEGV"), ("exit", "exit status 7"), ("killed", "signal 9, SIGKILL; out of memory?")],
 )
 async def test_a_process_that_dies_fails_its_attempt_and_no_other(
-    executors: HandlerExecutors,
+    executors: Processes,
     how: str,
     words: str,
     caplog: pytest.LogCaptureFixture,
@@ -218,14 +228,14 @@ async def test_a_process_that_dies_fails_its_attempt_and_no_other(
 
 
 async def test_a_job_that_always_kills_its_process_fails_when_its_attempts_are_used_up(
-    executors: HandlerExecutors,
+    executors: Processes,
 ) -> None:
     active = job("die", {"how": "exit"})
     active.attempt = 3
     assert isinstance(await execution.run_attempt(ALL["die"], active, executors=executors), outcomes.Failed)
 
 
-async def test_a_process_that_died_while_it_was_free_costs_no_attempt(executors: HandlerExecutors) -> None:
+async def test_a_process_that_died_while_it_was_free_costs_no_attempt(executors: Processes) -> None:
     (pid,) = executors.processes.pids
     os.kill(pid, signal.SIGKILL)
     outcomes_ = [await run(executors, "square", {"number": 3}) for _ in range(3)]
@@ -243,7 +253,7 @@ async def test_a_process_that_died_while_it_was_free_costs_no_attempt(executors:
     ],
 )
 async def test_a_cancelled_job_s_process_is_killed_with_what_it_started(
-    executors: HandlerExecutors, tmp_path: Path, reason: CancelReason, expected: type, capfd: pytest.CaptureFixture[str]
+    executors: Processes, tmp_path: Path, reason: CancelReason, expected: type, capfd: pytest.CaptureFixture[str]
 ) -> None:
     active = job("hang", {"pids": str(tmp_path / "pids")}, timeout_ms=30_000)
     running = asyncio.create_task(execution.run_attempt(ALL["hang"], active, executors=executors))
@@ -326,11 +336,8 @@ async def test_a_lifespan_that_fails_is_said_at_the_start_with_its_traceback(
 
 async def test_no_process_where_no_handler_asks_for_one() -> None:
     threads = [each for each in registrations() if each.kind == "thread"]
-    async with HandlerExecutors(threads, 4) as executors:
-        assert executors.processes.pids == ()
-        assert await execution.run_attempt(ALL["thread"], job("thread"), executors=executors) == outcomes.Completed(
-            "null"
-        )
+    async with ProcessPool(threads, 4) as pool:
+        assert pool.pids == ()
 
 
 async def test_its_logs_carry_the_job(capfd: pytest.CaptureFixture[str]) -> None:

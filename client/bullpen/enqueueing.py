@@ -7,7 +7,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import JsonValue
 
@@ -99,10 +99,14 @@ class Preparer:
         return fault
 
     def _shape(self, request: Request, now_ms: int) -> JobShape:
-        if request.is_singular:
-            return self._make_shape(request, now_ms)
+        key: object
         try:
-            key = (request.name, request.version, tuple(request.options.items()), tuple(request.defaults.items()))
+            if not request.options and not request.defaults:
+                key = (request.name, request.version)
+            elif request.is_singular:
+                return self._make_shape(request, now_ms)
+            else:
+                key = (request.name, request.version, *request.options.items(), None, *request.defaults.items())
             found = self._shapes.get(key)
         except TypeError:  # an option that cannot be hashed
             return self._make_shape(request, now_ms)
@@ -147,6 +151,30 @@ class Enqueuer:
             raise
         return ids
 
+    def prepare_one(self, request: Request, now_ms: int) -> AddJobs | None:
+        """Give the one operation that will do for most jobs; None where it takes `enqueue`.
+
+        Give `enqueue` the same request when Redis refuses it, so that nothing is added twice, and `confirm` the error when
+        the outcome is unknown.
+        """
+        preparer = self._preparer
+        if preparer is None:
+            return None
+        try:
+            job = preparer.prepare(request, now_ms)
+        except EnqueueError:
+            return None
+        return self._operation(preparer.policy, (job,))
+
+    def confirm(self, jobs: Sequence[NewJob], error: EnqueueUncertain) -> Steps[tuple[str, ...]]:
+        """Look whether the jobs are there that may or may not have been added; raise the error where they are not."""
+        asked = tuple(job.id for job in jobs)
+        with contextlib.suppress(RedisUnavailable):
+            found = yield from do(FindIds(self.keys, asked))
+            if found.issuperset(asked):
+                return asked
+        raise error
+
     def policy(self) -> Steps[QueuePolicy]:
         """Read the queue's policy anew."""
         preparer = yield from self._read_policy()
@@ -164,17 +192,15 @@ class Enqueuer:
 
     def _add(self, jobs: tuple[NewJob, ...]) -> Steps[tuple[str, ...] | Refusal]:
         policy = BUILT_IN if self._preparer is None else self._preparer.policy
-        limits = policy.limits
-        add = AddJobs(self.keys, jobs, policy.rev, limits.waiting, "DropOldest" if limits.drop_oldest else "Reject")
         try:
-            return (yield from do(add))
-        except EnqueueUncertain:
-            asked = tuple(job.id for job in jobs)
-            with contextlib.suppress(RedisUnavailable):
-                found = yield from do(FindIds(self.keys, asked))
-                if found.issuperset(asked):
-                    return asked
-            raise
+            return (yield from do(self._operation(policy, jobs)))
+        except EnqueueUncertain as error:
+            return (yield from self.confirm(jobs, error))
+
+    def _operation(self, policy: QueuePolicy, jobs: tuple[NewJob, ...]) -> AddJobs:
+        limits = policy.limits
+        on_full: Literal["DropOldest", "Reject"] = "DropOldest" if limits.drop_oldest else "Reject"
+        return AddJobs(self.keys, jobs, policy.rev, limits.waiting, on_full)
 
     def _refused(self, refusal: Refusal) -> Steps[None]:
         if refusal is Refusal.STALE_POLICY:

@@ -6,9 +6,8 @@ what is allowed.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -78,15 +77,14 @@ class Enqueueable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One job that is to be enqueued, with its id. `data` is its payload as JSON text."""
 
     id: str
     name: str
     data: str
-    options: EnqueueOptions = field(default_factory=EnqueueOptions)
-    defaults: JobDefaults = field(default_factory=JobDefaults)
+    options: EnqueueOptions
+    defaults: JobDefaults
     version: int = 1
 
     @classmethod

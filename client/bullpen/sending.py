@@ -52,12 +52,9 @@ class Sender:
         """Whether there is any."""
         return bool(self._middleware)
 
-    def add_one(self, spec: JobSpec[T], queue: str | None, more: EnqueueOptions, now_ms: int) -> Steps[tuple[str, str]]:
-        """Add one job; give queue and id. The way of most jobs, and so the short one."""
-        request = Request.of(spec, self._mint, more)
-        target = queue or self.target(spec, None)
-        ids = yield from self.queue(target).enqueue((request,), now_ms)
-        return target, ids[0]
+    def request(self, spec: JobSpec[T], queue: str | None, more: EnqueueOptions | None) -> tuple[Enqueuer, Request]:
+        """Give what one job asks, and the queue that it asks it of."""
+        return self.queue(queue or self.target(spec, None)), Request.of(spec, self._mint, more)
 
     @contextlib.contextmanager
     def through_middleware(self, specs: Sequence[JobSpec[T]]) -> Generator[list[JobSpec[T]]]:

@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from bullpen import uuid7
-from bullpen.errors import BullpenError
+from bullpen.enqueueing import Enqueuer
+from bullpen.errors import BullpenError, EnqueueUncertain
 from bullpen.handles import JobHandle
 from bullpen.jobs import JobSpec
 from bullpen.keys import QueueKeys
 from bullpen.middleware import EnqueueMiddleware
+from bullpen.operations.adding import Refusal
 from bullpen.operations.base import Operation, Steps
 from bullpen.options import EnqueueOptions
 from bullpen.redis.settings import RedisSettings
+from bullpen.requests import Request
 from bullpen.sending import Sender
 from bullpen.shell import RedisShell, Shell, run
 from bullpen.watching import Watcher
@@ -89,10 +92,10 @@ class Session:
         if sender.has_middleware:
             with sender.through_middleware((spec,)) as changed:
                 (spec,) = changed
-                placed = await self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
+                added = await self._add(*sender.request(spec, queue, options))
         else:
-            placed = await self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
-        return JobHandle(self, *placed, spec.read_result)
+            added = await self._add(*sender.request(spec, queue, options))
+        return JobHandle(self, *added, spec.read_result)
 
     async def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[JobHandle[R]]:
         """Add many jobs, to this queue or their own."""
@@ -138,6 +141,20 @@ class Session:
         sender = Sender(self._store.prefix, self._middleware, self._mint)
         self._bound = bound = _Bound(loop, self._store.shell(), sender)
         return bound
+
+    async def _add(self, queue: Enqueuer, request: Request) -> tuple[str, str]:
+        """Add one job; give queue and id. Most take one operation, without the steps around it."""
+        now_ms = self._store.now_ms()
+        operation = queue.prepare_one(request, now_ms)
+        if operation is not None:
+            try:
+                answer = await self.bind().shell.perform(operation, timeout=self.timeout)
+            except EnqueueUncertain as error:
+                answer = await self.run(queue.confirm(operation.jobs, error))
+            if not isinstance(answer, Refusal):
+                return queue.keys.queue, answer[0]
+        ids = await self.run(queue.enqueue((request,), now_ms))
+        return queue.keys.queue, ids[0]
 
     def _handles(self, specs: Sequence[JobSpec[R]], placed: Sequence[tuple[str, str]]) -> list[JobHandle[R]]:
         return [

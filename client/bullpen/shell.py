@@ -21,6 +21,7 @@ from bullpen.redis.wire import Reply as WireReply
 T = TypeVar("T")
 
 _NO_SCRIPT: Final = "NOSCRIPT"
+_LOOK_SECONDS: Final = 1.0  # how often the link is asked whether Redis is still where it was
 _FRESH: Final = 0.9  # of the time: less is left to the later steps of something only
 
 
@@ -95,6 +96,7 @@ class RedisShell:
         loop = asyncio.get_running_loop()
         self._now = loop.time
         self._deadlines = _Deadlines(loop, timeout)
+        self._look_again = 0.0
 
     async def perform(self, operation: Operation[T], *, timeout: float) -> T:
         """Do it; see `Shell`."""
@@ -132,8 +134,11 @@ class RedisShell:
         if self._blocking or timeout < self._timeout * _FRESH:
             return await self._link.send(packed, timeout=timeout, repeatable=repeatable)
         began = self._now()
+        connection = self._link.connection
         try:
-            connection = await self._link.ready(within=timeout)
+            if connection is None or began >= self._look_again:
+                self._look_again = began + _LOOK_SECONDS
+                connection = await self._link.ready(within=timeout)
             future = connection.call(packed)
             self._deadlines.add(began + timeout, future, connection)
             return await future

@@ -14,14 +14,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from bullpen import uuid7
-from bullpen.errors import BlockingCallWarning, RedisUnavailable
+from bullpen.enqueueing import Enqueuer
+from bullpen.errors import BlockingCallWarning, EnqueueUncertain, RedisUnavailable
 from bullpen.handles import SyncJobHandle
 from bullpen.jobs import JobSpec
 from bullpen.keys import QueueKeys
 from bullpen.middleware import EnqueueMiddleware
+from bullpen.operations.adding import Refusal
 from bullpen.operations.base import Operation, Steps
 from bullpen.options import EnqueueOptions
 from bullpen.redis.settings import RedisSettings
+from bullpen.requests import Request
 from bullpen.sending import Sender
 from bullpen.session import Store
 
@@ -90,10 +93,10 @@ class SyncSession:
         if sender.has_middleware:
             with sender.through_middleware((spec,)) as changed:
                 (spec,) = changed
-                placed = self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
+                added = self._add(*sender.request(spec, queue, options))
         else:
-            placed = self.run(sender.add_one(spec, queue, options, self._store.now_ms()))
-        return SyncJobHandle(self, *placed, spec.read_result)
+            added = self._add(*sender.request(spec, queue, options))
+        return SyncJobHandle(self, *added, spec.read_result)
 
     def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[SyncJobHandle[R]]:
         """Add many jobs, to this queue or their own."""
@@ -159,6 +162,20 @@ class SyncSession:
     @property
     def _sender(self) -> Sender:
         return self.bind()[2]
+
+    def _add(self, queue: Enqueuer, request: Request) -> tuple[str, str]:
+        """Add one job; give queue and id. Most take one operation, without the steps around it."""
+        now_ms = self._store.now_ms()
+        operation = queue.prepare_one(request, now_ms)
+        if operation is not None:
+            try:
+                answer = self.perform(operation)
+            except EnqueueUncertain as error:
+                answer = self.run(queue.confirm(operation.jobs, error))
+            if not isinstance(answer, Refusal):
+                return queue.keys.queue, answer[0]
+        ids = self.run(queue.enqueue((request,), now_ms))
+        return queue.keys.queue, ids[0]
 
     def _handles(self, specs: Sequence[JobSpec[R]], placed: Sequence[tuple[str, str]]) -> list[SyncJobHandle[R]]:
         return [

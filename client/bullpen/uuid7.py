@@ -2,17 +2,13 @@
 
 import os
 from collections.abc import Callable
+from typing import Final
+
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  # its two upper bits are 10
 
 
 def mint(now_ms: int, random: Callable[[int], bytes] = os.urandom) -> str:
     """Make an id. `random` gives so many random bytes; the system's own needs no state, so a fork repeats nothing."""
-    value = int.from_bytes(random(10), "big")
-    value = (
-        (now_ms & 0xFFFF_FFFF_FFFF) << 80
-        | 0x7 << 76
-        | (value >> 64 & 0xFFF) << 64
-        | 0b10 << 62
-        | (value & 0x3FFF_FFFF_FFFF_FFFF)
-    )
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    bits = random(10).hex()
+    time = f"{now_ms & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{time[:8]}-{time[8:]}-7{bits[:3]}-{_VARIANT[bits[3]]}{bits[4:7]}-{bits[7:19]}"

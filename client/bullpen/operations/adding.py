@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import msgpack
 from pydantic import JsonValue
@@ -56,7 +56,7 @@ class JobShape:
     lifo: bool = False
     deduplication: Mapping[str, JsonValue] | None = None
 
-    @property
+    @functools.cached_property
     def kind(self) -> AddKind:
         """The script of BullMQ that adds it, chosen as Node chooses."""
         if self.delay_ms:
@@ -90,11 +90,10 @@ class JobShape:
         if len(raw) != _MINTED_ID_LENGTH:
             head = head[:-2] + _pack(job_id)
             raw = b""
-        return b"".join((head, raw, middle, _UNSIGNED_64.pack(timestamp_ms), tail))
+        return b"%b%b%b%b%b" % (head, raw, middle, _UNSIGNED_64.pack(timestamp_ms), tail)
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job to add. `data` is its payload as JSON in UTF-8, `timestamp_ms` when it was enqueued."""
 
     shape: JobShape
@@ -129,10 +128,11 @@ class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
 
     def commands(self) -> Sequence[Call]:
         """One script: that of BullMQ for a single job, ours around BullMQ's for many."""
-        keys, coming = self.keys, self.coming
-        limited = self.waiting_limit is not None and coming > 0
+        keys = self.keys
+        limited = False
         guard: tuple[Arg, ...] = (self.policy_rev,)
-        if limited and self.waiting_limit is not None:
+        if self.waiting_limit is not None and (coming := self.coming):
+            limited = True
             drop = "1" if self.on_full == "DropOldest" else ""
             guard = (self.policy_rev, self.waiting_limit, coming, drop, keys.base)
         if len(self.jobs) == 1:

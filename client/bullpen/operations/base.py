@@ -6,8 +6,7 @@ its commands. What takes several steps is a generator of operations (`Steps`), s
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import ClassVar, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from bullpen.keys import QueueKeys
 from bullpen.lua import Script
@@ -20,15 +19,13 @@ T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One plain command."""
 
     args: tuple[Arg, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Eval:
+class Eval(NamedTuple):
     """One script. The shell sends its hash, and its source when Redis does not know it."""
 
     script: Script

@@ -16,8 +16,9 @@ def pack(call: Call) -> bytes:
     script = call.script
     if not call.shared_keys:
         return _pack(("EVALSHA", script.sha, len(call.keys), *call.keys, *call.args, *call.more_args))
-    head = _head(script.sha, call.keys, len(call.args) + len(call.more_args))
-    return b"".join((head, *map(_bulk, call.args), _tail(call.more_args)))
+    args, more = call.args, call.more_args
+    head = _head(script.sha, call.keys, len(args) + len(more))
+    return b"".join((head, *map(_bulk, args), _tail(more)))
 
 
 def pack_load(script: Script) -> bytes:

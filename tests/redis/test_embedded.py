@@ -297,3 +297,21 @@ def test_a_port_is_free_after_it(redis_binary):
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
+
+
+def test_a_port_that_somebody_takes_first_is_given_up_for_another(redis_binary, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = [taken.getsockname()[1]] * 2
+        choose = embedded.Server._choose_address
+
+        def choose_badly(server):
+            choose(server)
+            if ports:
+                server._port = ports.pop()
+
+        monkeypatch.setattr(embedded.Server, "_choose_address", choose_badly)
+        with embedded.start(binary=redis_binary, unix=False) as server:
+            assert ports == []
+            assert server.execute(b"PING") == b"+PONG\r\n"

@@ -32,6 +32,7 @@ _LOCK_PATIENCE_SECONDS = 3.0
 _LONGEST_SOCKET_PATH = 100  # the kernel's own limit is 108 with the final zero, 104 on macOS
 _LOG_LIMIT_BYTES = 1 << 20
 _PAUSE_SECONDS = 0.01
+_PORT_TRIES = 5
 
 # $$ is the server's process id: the shell becomes the server by exec. The background shell is the guard; "done" on
 # its pipe means that the server was ended on purpose (its process id may be somebody else's by then). The arguments:
@@ -111,8 +112,18 @@ class Server:
         self._take_lock()
         try:
             self._refuse_newer_data()
-            self._choose_address()
-            self._launch()
+            fresh = not self._unix and self._port == 0
+            for left in reversed(range(_PORT_TRIES if fresh else 1)):
+                self._choose_address()
+                try:
+                    self._launch()
+                    break
+                except EmbeddedRedisError as error:
+                    if left == 0 or "Address already in use" not in str(error):
+                        raise
+                    # Somebody took the port between our look and Redis' bind.
+                    self._ended()
+                    self._port = 0
         except BaseException:
             self.stop()
             raise

@@ -35,10 +35,7 @@ def describe(error: BaseException, cause: BaseException | None = None) -> Failur
     """Describe an error. `cause` is what it is about where that is another, as in a group of one. Never raises."""
     cause = error if cause is None else cause
     kind = type(cause)
-    name = (
-        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    return Failure(_cut(name, 255), _cut(_message(cause) or kind.__qualname__, MAX_REASON_BYTES), _stack(error))
+    return Failure(_cut(_name(kind), 255), _cut(_message(cause) or kind.__qualname__, MAX_REASON_BYTES), _stack(error))
 
 
 def _name(kind: type[BaseException]) -> str:

@@ -70,7 +70,7 @@ def adapter(declared: type[T]) -> "TypeAdapter[T]":
     try:
         return TypeAdapter(declared)
     except (PydanticSchemaGenerationError, PydanticUserError, NameError) as error:
-        problem = str(error).partition("\n")[0]
+        problem = str(error).partition("\n")[0].partition(". ")[0]
         msg = f"{type_name(declared)} cannot be written as JSON: {problem}"
         raise ConfigurationError(msg) from error
 

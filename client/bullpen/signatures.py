@@ -29,7 +29,7 @@ from bullpen.errors import ConfigurationError
 from bullpen.serialization import Codec
 from bullpen.shapes import PayloadShape
 
-ContextKind = Literal["async", "sync"]
+ContextKind = Literal["async", "sync", "any"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Signature:
     """What a handler function takes and gives."""
 
     context: ContextKind | None
-    """Which context it takes as its first argument, if any."""
+    """Which context it takes as its first argument, if any; "any" where it is annotated as a `BaseContext`."""
     payload: PayloadShape
     payload_type: object
     """The type of the one parameter that is the payload itself; None when there is no such parameter."""
@@ -121,7 +121,9 @@ def _context_kind(annotation: object) -> ContextKind | None:
     declared = get_origin(annotation) or annotation
     if not isinstance(declared, type) or not issubclass(declared, contexts.BaseContext):
         return None
-    return "sync" if issubclass(declared, contexts.SyncContext) else "async"
+    if issubclass(declared, contexts.SyncContext):
+        return "sync"
+    return "async" if issubclass(declared, contexts.Context) else "any"
 
 
 def _check(parameter: inspect.Parameter, annotation: object, where: str) -> None:

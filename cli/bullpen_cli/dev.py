@@ -29,7 +29,6 @@ OWN_PREFIX = "bull"
 
 
 def dev(
-    context: typer.Context,
     files: Annotated[
         list[str],
         typer.Option("--file", "-f", metavar="FILE", help="YAML with JobQueues; a folder, or - for standard input."),
@@ -58,6 +57,10 @@ def dev(
         bool, typer.Option(help="Take up changes of the YAML and of Python files in this folder.")
     ] = True,
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines in place of the live view.")] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- COMMAND…", help="Run beside the workers, once the queues are declared."),
+    ] = None,
 ) -> None:
     """Run the queues of a YAML file on this machine: an embedded Redis, and workers that follow the work.
 
@@ -81,7 +84,7 @@ def dev(
         until_idle=until_idle,
         report=report,
         reload=reload and not until_idle,
-        beside=context.args,
+        beside=beside or [],
     )
     shown: View = LiveView(Console()) if sys.stdout.isatty() and not plain else PlainView(sys.stdout)
     try:

@@ -1,52 +1,58 @@
 """What local mode asks of Redis beside the observation: to declare queues, and who is alive."""
 
+import getpass
 import json
-from typing import TypeVar
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from bullpen.errors import BullpenError
+from bullpen.declaration import Owner, WriteDeclaration, declare
 from bullpen.keys import QueueKeys
-from bullpen.operations.base import Eval, Operation
-from bullpen.redis.failures import ReplyError
-from bullpen.redis.link import Link
+from bullpen.operations.base import Call, Command, Operation, QueueOperation, Reply, flat
+from bullpen.shell import Shell, run
+from bullpen_cli.local.plan import LocalQueue
 
 T = TypeVar("T")
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS: Final = 5.0
 
 
-class LocalRedisError(BullpenError):
-    """Redis did not do what local mode asked of it."""
+async def perform(shell: Shell, operation: Operation[T]) -> T:
+    """Do one operation. Raises `BullpenError` when Redis does not answer in time, or refuses."""
+    return await shell.perform(operation, timeout=ANSWER_SECONDS)
 
 
-async def run(link: Link, operation: Operation[T]) -> T:
-    """Run an operation on a link. Raises `BullpenError` when Redis does not answer in time, or refuses."""
-    replies: list[object] = []
-    try:
-        for call in operation.commands():
-            if isinstance(call, Eval):
-                replies.append(await link.eval(call.script, call.keys, call.args, timeout=ANSWER_SECONDS))
-            else:
-                replies.append(await link.call(*call.args, timeout=ANSWER_SECONDS))
-    except ReplyError as error:
-        raise LocalRedisError(str(error)) from error
-    return operation.read(replies)
+async def declare_all(shell: Shell, queues: Iterable[LocalQueue]) -> None:
+    """Write each queue's settings. Raises `OwnedElsewhere` for one that a cluster or another laptop owns."""
+    for queue in queues:
+        owner = Owner("local", f"{getpass.getuser()}@{socket.gethostname()}", queue.name)
+        declaration = WriteDeclaration.of(queue.jobqueue, queue.keys, owner)
+        await run(shell, declare(declaration), timeout=ANSWER_SECONDS, now=time.monotonic)
 
 
-async def heartbeats(link: Link, keys: QueueKeys) -> dict[str, int]:
-    """Give the names of the workers that have said that they live, and how many jobs each ran then.
+@dataclass(frozen=True)
+class ReadWorkers(QueueOperation[dict[str, int]]):
+    """Who said lately that it works on the queue, and how many jobs each ran then.
 
     The name is the one that the worker was given; behind an @ Redis has what tells one start from the next.
     """
-    reply = await link.call("HGETALL", keys.workers, timeout=ANSWER_SECONDS)
-    pairs = iter(reply if isinstance(reply, list) else [])
-    found = {}
-    for name, entry in zip(pairs, pairs, strict=False):
-        if not isinstance(name, bytes) or not isinstance(entry, bytes):
-            continue
-        try:
-            fields = json.loads(entry)
-        except ValueError:
-            continue
-        if isinstance(fields, dict) and isinstance(fields.get("busy"), int):
-            found[name.decode(errors="replace").rpartition("@")[0]] = fields["busy"]
-    return found
+
+    keys: QueueKeys
+
+    def commands(self) -> Sequence[Call]:
+        """Give the one command."""
+        return [Command(("HGETALL", self.keys.workers))]
+
+    def read(self, replies: Sequence[Reply]) -> dict[str, int]:
+        """Read the entries; what is none of ours is passed over."""
+        found = {}
+        for name, entry in flat(replies[0]).items():
+            try:
+                fields = json.loads(entry)
+            except ValueError:
+                continue
+            if isinstance(fields, dict) and isinstance(fields.get("busy"), int):
+                found[name.decode(errors="replace").rpartition("@")[0]] = fields["busy"]
+        return found

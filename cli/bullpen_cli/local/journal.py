@@ -28,6 +28,8 @@ class Line:
     level: str = "info"
     job: bool = False
     """Whether it tells how an attempt ended."""
+    routine: bool = False
+    """Whether nobody misses it: the worker's own news of its start and end, and of jobs that went well."""
 
 
 @dataclass
@@ -121,9 +123,11 @@ class Journal:
         if not isinstance(fields, dict) or not isinstance(fields.get("event"), str):
             return Line(source, raw)
         level = str(fields.get("level", "info"))
+        calm = level in {"debug", "info"}
         outcome = fields.get("outcome")
         if not isinstance(outcome, str):
-            return Line(source, _sentence(fields), level)
+            own = str(fields.get("logger", "")).startswith("bullpen.")
+            return Line(source, _sentence(fields), level, routine=own and calm)
         number = fields.get("count")
         account = self.accounts.setdefault(source, QueueAccount())
         account.count(
@@ -134,10 +138,22 @@ class Journal:
             # A worker that ends very many jobs writes a line for some, and one with the number of the others.
             number=number if isinstance(number, int) and number > 0 else 1,
         )
-        return Line(source, _sentence(fields), level, job=True)
+        return Line(source, _ending(fields, outcome), level, job=True, routine=calm)
 
 
-_SHOWN_APART: Final = frozenset({"event", "level", "timestamp", "queue", "worker", "exception", "stack", "pid"})
+_SHOWN_APART: Final = frozenset(
+    {"event", "level", "timestamp", "queue", "worker", "logger", "exception", "stack", "name", "attempt"}
+)
+
+
+def _ending(fields: Mapping[str, object], outcome: str) -> str:
+    """Say in a sentence how a job's attempt ended."""
+    if "job" not in fields:
+        return _sentence(fields)
+    took = _number(fields.get("duration_ms"))
+    attempt = f"attempt {fields.get('attempt', '?')}" + ("" if took is None else f", {took:.0f} ms")
+    reason = f": {fields['reason']}" if fields.get("reason") else ""
+    return f"{fields.get('name', '?')} {outcome.replace('_', ' ')} ({attempt}){reason}  job={fields['job']}"
 
 
 def _sentence(fields: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ session down.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -19,9 +20,9 @@ from typing import Final
 from bullpen.errors import BullpenError
 from bullpen.keys import QueueKeys
 from bullpen.observation import Observe, Reading
-from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
 from bullpen.scaling import Decision, History, Observation, decide
+from bullpen.shell import RedisShell, Shell
 from bullpen_cli.local import backend, view
 from bullpen_cli.local.fleet import Fleet
 from bullpen_cli.local.journal import Journal, Line
@@ -109,18 +110,20 @@ class Session:
 
     async def run(self) -> int:
         """Work until stopped, or idle where that was asked for. Gives the exit code: 1 where jobs failed for good."""
-        async with Link(self._settings, patient=True) as link:
-            await backend.declare(self._settings, self._plans.values())
+        shell = RedisShell(self._settings, timeout=backend.ANSWER_SECONDS)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(shell.close)
+            await backend.declare_all(shell, self._plans.values())
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    helpers = self._start(tasks)
-                    await self._follow(link, tasks)
+                    helpers = self._start(shell, tasks)
+                    await self._follow(shell)
                     for task in helpers:
                         task.cancel()
                     await self._close()
             finally:
                 self._view.close()
-            left = await self._left(link)
+            left = await self._left(shell)
         for sentence in view.summary(left):
             self._view.say(sentence)
         return self._exit_code()
@@ -135,14 +138,14 @@ class Session:
 
     # -- start and end -----------------------------------------------------------------------------------------
 
-    def _start(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    def _start(self, shell: Shell, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         for queue in self._plans.values():
             self._take_charge(queue, tasks)
         helpers = []
         if self._beside is not None:
             helpers.append(tasks.create_task(self._run_beside(self._beside), name="beside"))
         if self._changes is not None:
-            helpers.append(tasks.create_task(self._watch_files(tasks), name="watch files"))
+            helpers.append(tasks.create_task(self._watch_files(shell, tasks), name="watch files"))
         return helpers
 
     def _take_charge(self, queue: LocalQueue, tasks: asyncio.TaskGroup) -> None:
@@ -170,11 +173,11 @@ class Session:
             self._draw()
             await asyncio.sleep(TICK_SECONDS)
 
-    async def _left(self, link: Link) -> dict[str, str]:
+    async def _left(self, shell: Shell) -> dict[str, str]:
         left = {}
         for name, charge in self._charges.items():
             try:
-                reading = await observe(link, charge.queue.keys, IDLE_HORIZON_MS)
+                reading = await observe(shell, charge.queue.keys, IDLE_HORIZON_MS)
             except BullpenError:
                 left[name] = "an unknown number of jobs"
                 continue
@@ -197,16 +200,15 @@ class Session:
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
-    async def _follow(self, link: Link, tasks: asyncio.TaskGroup) -> None:
+    async def _follow(self, shell: Shell) -> None:
         """Observe, decide, scale and draw, until told to stop or idle."""
-        del tasks
         while not self._stop.is_set():
-            await asyncio.gather(*(self._look(link, charge) for charge in self._charges.values()))
-            await self._hear_heartbeats(link)
+            await asyncio.gather(*(self._look(shell, charge) for charge in self._charges.values()))
+            await self._hear_heartbeats(shell)
             for charge in self._charges.values():
                 await self._scale(charge)
             self._draw()
-            if self._until_idle and await self._is_idle(link):
+            if self._until_idle and await self._is_idle(shell):
                 return
             try:
                 async with asyncio.timeout(TICK_SECONDS):
@@ -214,9 +216,9 @@ class Session:
             except TimeoutError:
                 continue
 
-    async def _look(self, link: Link, charge: Charge) -> None:
+    async def _look(self, shell: Shell, charge: Charge) -> None:
         try:
-            charge.reading = await observe(link, charge.queue.keys, STARTUP_GUESS_MS)
+            charge.reading = await observe(shell, charge.queue.keys, STARTUP_GUESS_MS)
         except BullpenError as error:
             charge.reading = None
             charge.trouble = f"cannot be read: {error}"
@@ -225,7 +227,7 @@ class Session:
         if charge.failed_before is None:
             charge.failed_before = charge.reading.failed
 
-    async def _hear_heartbeats(self, link: Link) -> None:
+    async def _hear_heartbeats(self, shell: Shell) -> None:
         """Learn from the workers' own entries in Redis who takes jobs, and how many each runs."""
         now = time.monotonic()
         if now - self._heartbeats_at < HEARTBEATS_EVERY_SECONDS:
@@ -235,7 +237,7 @@ class Session:
             if charge.fleet is None:
                 continue
             try:
-                beats = await backend.heartbeats(link, charge.queue.keys)
+                beats = await backend.perform(shell, backend.ReadWorkers(charge.queue.keys))
             except BullpenError:
                 continue
             for name, busy in beats.items():
@@ -262,7 +264,7 @@ class Session:
         charge.decision, charge.history = decision, decision.history
         await fleet.scale(decision.replicas)
 
-    async def _is_idle(self, link: Link) -> bool:
+    async def _is_idle(self, shell: Shell) -> bool:
         """Whether nothing waits, runs or is due soon, in several readings, and the command beside has ended."""
         if self._beside_code is None:
             self._idle_readings = 0
@@ -272,7 +274,7 @@ class Session:
             if reading is None or (reading.backlog and not reading.paused) or reading.active:
                 self._idle_readings = 0
                 return False
-            ahead = await observe(link, charge.queue.keys, IDLE_HORIZON_MS)
+            ahead = await observe(shell, charge.queue.keys, IDLE_HORIZON_MS)
             if ahead.due > ahead.scheduled:
                 self._idle_readings = 0
                 return False
@@ -342,7 +344,7 @@ class Session:
             self._view.say(f"{name} ended with exit code {self._beside_code}", style="red")
             self._stop.set()
 
-    async def _watch_files(self, tasks: asyncio.TaskGroup) -> None:
+    async def _watch_files(self, shell: Shell, tasks: asyncio.TaskGroup) -> None:
         """Take up changed YAML and restart workers whose code changed."""
         assert self._changes is not None  # noqa: S101 - the task is not started without
         while True:
@@ -352,7 +354,7 @@ class Session:
             if yaml and self._reload is not None:
                 try:
                     plans = dict(self._reload())
-                    await backend.declare(self._settings, plans.values())
+                    await backend.declare_all(shell, plans.values())
                 except BullpenError as error:
                     self._view.say(f"The YAML has mistakes; what runs goes on as before.\n{error}", style="red")
                     continue
@@ -379,6 +381,6 @@ class Session:
         self._plans = dict(plans)
 
 
-async def observe(link: Link, keys: QueueKeys, horizon_ms: int) -> Reading:
+async def observe(shell: Shell, keys: QueueKeys, horizon_ms: int) -> Reading:
     """Read one queue. Raises `BullpenError` when Redis does not answer, or not as a queue does."""
-    return await backend.run(link, Observe(keys, horizon_ms))
+    return await backend.perform(shell, Observe(keys, horizon_ms))

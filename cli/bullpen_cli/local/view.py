@@ -82,8 +82,8 @@ class LiveView:
         self._console.print(Text(sentence, style=style))
 
     def hear(self, line: Line) -> None:
-        """Print what is no news of a single job that went well."""
-        if line.job and line.level not in {"warning", "error", "critical"}:
+        """Keep the latest lines to be shown; what is routine is in the counts."""
+        if line.routine:
             return
         self._lines.append(line)
         del self._lines[:-SHOWN_LINES]
@@ -122,8 +122,8 @@ class PlainView:
         self._write(sentence)
 
     def hear(self, line: Line) -> None:
-        """Write what a worker wrote, with its queue in front; single jobs that went well are in the counts."""
-        if not (line.job and line.level not in {"warning", "error", "critical"}):
+        """Write what a worker wrote, with its queue in front; what is routine is in the counts."""
+        if not line.routine:
             self._write(f"{line.source}: {line.text}")
 
     def show(self, picture: Picture) -> None:

@@ -65,6 +65,30 @@ def test_a_structured_line_reads_as_a_sentence():
     assert (read.text, read.level) == ("ready  slots=4", "warning")
 
 
+@pytest.mark.parametrize(
+    ("fields", "text", "routine"),
+    [
+        (
+            {"outcome": "completed", "job": "7", "name": "welcome", "attempt": 2, "duration_ms": 3.4},
+            "welcome completed (attempt 2, 3 ms)  job=7",
+            True,
+        ),
+        (
+            {"outcome": "lock_lost", "level": "warning", "job": "7", "name": "welcome", "attempt": 1, "reason": "gone"},
+            "welcome lock lost (attempt 1): gone  job=7",
+            False,
+        ),
+        ({"event": "5 more jobs completed", "outcome": "completed", "count": 5}, "5 more jobs completed  outcome=completed count=5", True),
+        ({"event": "worker starts", "logger": "bullpen.supervisor"}, "worker starts", True),
+        ({"event": "Redis is away", "level": "warning", "logger": "bullpen.worker"}, "Redis is away", False),
+        ({"event": "seen", "logger": "shop.jobs", "user": 7}, "seen  user=7", False),
+    ],
+)  # fmt: skip
+def test_news_reads_as_a_sentence_and_routine_is_marked(fields, text, routine):
+    read = Journal([]).read("emails", line(**fields))
+    assert (read.text, read.routine) == (text, routine)
+
+
 def test_an_endless_line_is_cut():
     assert len(Journal([]).read("emails", "x" * 100_000).text) == LONGEST_LINE
 

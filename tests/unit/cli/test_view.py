@@ -61,7 +61,7 @@ def test_plain_lines_tell_changes_of_workers_at_once_and_counts_now_and_then():
 def test_plain_lines_leave_out_single_jobs_that_went_well():
     out = io.StringIO()
     view = PlainView(out)
-    view.hear(Line("emails", "job completed", job=True))
+    view.hear(Line("emails", "welcome completed", job=True, routine=True))
     view.hear(Line("emails", "job failed", level="error", job=True))
     view.hear(Line("emails", "hello from a handler"))
     assert out.getvalue().splitlines() == ["emails: job failed", "emails: hello from a handler"]

@@ -30,6 +30,9 @@ def doctor(
         str | None,
         typer.Option(metavar="URL", help="The Redis to look at. Without it: BULLPEN_REDIS_URL and its kin."),
     ] = None,
+    queue: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See also that the account may touch this queue's keys.")
+    ] = None,
     output: Annotated[
         Output, typer.Option("--output", "-o", help="How to write the findings.", case_sensitive=False)
     ] = Output.TABLE,
@@ -39,7 +42,7 @@ def doctor(
 
     Changes nothing there. Exit code 0 when nothing failed (warnings included), 1 when something did, 2 for a wrong call.
     """
-    report = asyncio.run(health.examine(_settings(redis), timeout=_seconds(timeout)))
+    report = asyncio.run(health.examine(_settings(redis), queue=queue, timeout=_seconds(timeout)))
     if output is Output.TABLE:
         _print_table(report)
     else:

@@ -49,9 +49,13 @@ class Observation:
     skew_error_seconds: float = 0.0
     """Half of that round trip."""
     script_error: str | None = None
-    """What Redis has against a script that touches a key under the prefix; None: it ran."""
+    """What Redis has against a script that touches no key; None: it ran."""
+    keys_error: str | None = None
+    """What Redis has against a script that looks at a key of the queue, or of the prefix."""
     user: str | None = None
     prefix: str = "bull"
+    queue: str | None = None
+    """The queue that was asked about; None: the Redis as a whole."""
 
 
 def judge(seen: Observation) -> tuple[Finding, ...]:
@@ -66,6 +70,7 @@ def judge(seen: Observation) -> tuple[Finding, ...]:
         _memory(info),
         _clock(seen),
         _scripts(seen),
+        _keys(seen),
         _account(seen),
     )
 
@@ -180,11 +185,25 @@ def _clock(seen: Observation) -> Finding:
 
 def _scripts(seen: Observation) -> Finding:
     if seen.script_error is None:
-        return Finding("scripts", Status.OK, f"allowed, also on keys {seen.prefix}:*")
-    advice = (
-        f"allow the user EVAL, EVALSHA and SCRIPT LOAD (@scripting), and the keys {seen.prefix}:* (~{seen.prefix}:*)"
-    )
+        return Finding("scripts", Status.OK, "allowed")
+    advice = "allow the user EVAL, EVALSHA and SCRIPT LOAD (+@scripting)"
     return Finding("scripts", Status.FAIL, f"refused: {seen.script_error}", advice)
+
+
+def _keys(seen: Observation) -> Finding:
+    pattern = f"{seen.prefix}:{seen.queue}:*" if seen.queue else f"{seen.prefix}:*"
+    if seen.script_error is not None:
+        return Finding("keys", Status.UNKNOWN, "not to be tried without scripts", "allow scripts first")
+    if seen.keys_error is None:
+        return Finding("keys", Status.OK, f"{pattern} allowed")
+    if seen.queue:
+        return Finding(
+            "keys", Status.FAIL, f"refused: {seen.keys_error}", f"allow the user the keys {pattern} (~{pattern})"
+        )
+    advice = (
+        f"right for an account of one queue: examine that queue; else allow the user the keys {pattern} (~{pattern})"
+    )
+    return Finding("keys", Status.UNKNOWN, f"not every key of {pattern} is allowed", advice)
 
 
 def _account(seen: Observation) -> Finding:

@@ -15,8 +15,9 @@ from bullpen.redis.wire import Connection, Reply, pack_command
 
 _CONFIG: Final = ("maxmemory-policy", "maxmemory", "appendonly", "appendfsync", "save")
 _CLOCK_SAMPLES: Final = 5
-# What BullMQ's scripts use: msgpack, JSON, and a key under the prefix (only looked at).
-_SCRIPT: Final = "cmsgpack.pack({1}) cjson.encode({1}) return redis.call('EXISTS', KEYS[1])"
+# What BullMQ's scripts use: msgpack and JSON; and a key, only looked at.
+_SCRIPT: Final = "cmsgpack.pack({1}) cjson.encode({1}) return 1"
+_KEY_SCRIPT: Final = "return redis.call('EXISTS', KEYS[1])"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,15 @@ class HealthReport:
 
 
 async def examine(
-    settings: RedisSettings, *, timeout: float | None = None, clock: Callable[[], float] = time.time
+    settings: RedisSettings,
+    *,
+    queue: str | None = None,
+    timeout: float | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> HealthReport:
     """Examine the Redis of these settings within `timeout` seconds (absent: the settings').
+
+    With `queue`, see also that the account may touch that queue's keys; without, those of any queue of the prefix.
 
     Never raises for what is wrong with Redis: that is a finding. Raises `ConfigurationError` for settings that cannot
     be used at all. Where the account may not read something, that finding is unknown.
@@ -61,7 +68,7 @@ async def examine(
         async with asyncio.timeout(limit):
             connection = await handshake.connect(settings, name="bullpen:doctor", timeout=limit)
             try:
-                reachable, seen = await _observe(connection, settings.prefix, clock)
+                reachable, seen = await _observe(connection, settings.prefix, queue, clock)
             finally:
                 connection.close()
     except (ConnectFailed, ConnectionLost) as error:
@@ -84,26 +91,31 @@ def _unreachable(settings: RedisSettings, found: str, error: errors.BullpenError
     return HealthReport(settings.where, settings.origin, (Finding("reachable", Status.FAIL, found, advice),))
 
 
-async def _observe(connection: Connection, prefix: str, clock: Callable[[], float]) -> tuple[Finding, Observation]:
+async def _observe(
+    connection: Connection, prefix: str, queue: str | None, clock: Callable[[], float]
+) -> tuple[Finding, Observation]:
     seen, round_trip = await _skew(connection, clock)
     commands = (
         pack_command("INFO"),
         pack_command("HELLO", 2),
-        pack_command("EVAL", _SCRIPT, 1, f"{prefix}:bullpen:doctor"),
+        pack_command("EVAL", _SCRIPT, 0),
+        pack_command("EVAL", _KEY_SCRIPT, 1, f"{prefix}:{queue or 'bullpen-doctor'}:meta"),
         pack_command("ACL", "WHOAMI"),
         *(pack_command("CONFIG", "GET", name) for name in _CONFIG),
     )
     replies = await connection.call_many(b"".join(commands), len(commands))
-    info, hello, script, user = replies[:4]
+    info, hello, script, keys, user = replies[:5]
     reachable = Finding("reachable", Status.OK, f"answers in {round_trip * 1000:.2f} ms")
     return reachable, replace(
         seen,
         info=_info(info),
         hello=_pairs(hello),
-        config=_config(replies[4:]),
+        config=_config(replies[5:]),
         script_error=str(script) if isinstance(script, ReplyError) else None,
+        keys_error=str(keys) if isinstance(keys, ReplyError) else None,
         user=user.decode(errors="replace") if isinstance(user, bytes) else None,
         prefix=prefix,
+        queue=queue,
     )
 
 

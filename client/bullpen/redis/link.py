@@ -337,6 +337,8 @@ class Link:
         self._connection = connection
         self.counts.connects += 1
         self._set(LinkState.READY, f"connected to Redis at {settings.where}")
+        if connection.lost is not None:  # as soon as it was there
+            self._lost(connection.lost)
         return connection
 
     async def _keep(self) -> None:

@@ -22,7 +22,8 @@ def statuses(report: HealthReport) -> dict[str, str]:
 async def test_an_embedded_redis_is_what_bullpen_wants(shared):
     report = await examine(RedisSettings.from_url(shared.url))
     assert statuses(report) == dict.fromkeys(
-        ["reachable", "version", "role", "eviction", "persistence", "memory", "clock", "scripts", "account"], "ok"
+        ["reachable", "version", "role", "eviction", "persistence", "memory", "clock", "scripts", "keys", "account"],
+        "ok",
     )
     assert report.healthy
     assert shared.execute(b"DBSIZE") == b":0\r\n"
@@ -41,6 +42,7 @@ async def test_what_is_wrong_is_found(own):
         "memory": "fail",
         "clock": "fail",
         "scripts": "ok",
+        "keys": "ok",
         "account": "ok",
     }
     own.execute(b"REPLICAOF", b"127.0.0.1", b"1")
@@ -61,12 +63,21 @@ async def test_a_poor_account_gives_unknowns(shared):
         "memory": "unknown",
         "clock": "unknown",
         "scripts": "ok",
+        "keys": "ok",
         "account": "unknown",
     }
     assert report.healthy
-    elsewhere = await examine(settings.model_copy(update={"prefix": "other"}))
-    assert statuses(elsewhere)["scripts"] == "fail"
-    assert not elsewhere.healthy
+    elsewhere = settings.model_copy(update={"prefix": "other"})
+    assert statuses(await examine(elsewhere))["keys"] == "unknown"
+    assert not (await examine(elsewhere, queue="emails")).healthy
+
+
+async def test_an_account_of_one_queue_is_healthy_for_that_queue(shared):
+    shared.execute(b"ACL", b"SETUSER", b"mails", b"on", b">x", b"~bull:emails:*", b"+@all")
+    settings = RedisSettings.from_url(shared.url.replace("://", "://mails:x@"))
+    assert statuses(await examine(settings, queue="emails"))["keys"] == "ok"
+    assert statuses(await examine(settings, queue="payments"))["keys"] == "fail"
+    assert (await examine(settings)).healthy
 
 
 async def test_scripts_that_are_forbidden_are_found(shared):

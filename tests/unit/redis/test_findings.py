@@ -76,7 +76,12 @@ def test_what_info_says(name, info, status, found):
         ("clock", {"skew_seconds": -2.0}, "warn", "2.0 s behind this machine's (± 1 ms)"),
         ("clock", {"skew_seconds": 60.0}, "fail", "60.0 s ahead of this machine's (± 1 ms)"),
         ("clock", {"skew_seconds": 0.9, "skew_error_seconds": 0.8}, "ok", "900 ms ahead of this machine's (± 800 ms)"),
-        ("scripts", {"prefix": "shop"}, "ok", "allowed, also on keys shop:*"),
+        ("scripts", {}, "ok", "allowed"),
+        ("keys", {"prefix": "shop"}, "ok", "shop:* allowed"),
+        ("keys", {"queue": "emails"}, "ok", "bull:emails:* allowed"),
+        ("keys", {"queue": "emails", "keys_error": "NOPERM no"}, "fail", "refused: NOPERM no"),
+        ("keys", {"keys_error": "NOPERM no"}, "unknown", "not every key of bull:* is allowed"),
+        ("keys", {"script_error": "NOPERM no"}, "unknown", "not to be tried without scripts"),
         ("scripts", {"script_error": "NOPERM no"}, "fail", "refused: NOPERM no"),
         ("account", {"user": "ada"}, "ok", "ada"),
     ],
@@ -88,7 +93,7 @@ def test_what_else_is_read(name, changes, status, found):
 
 def test_what_may_not_be_read_is_unknown_and_never_fine():
     found = {one.name: one for one in judge(Observation())}
-    assert {name for name, one in found.items() if one.status is Status.UNKNOWN} == set(found) - {"scripts"}
+    assert {name for name, one in found.items() if one.status is Status.UNKNOWN} == set(found) - {"scripts", "keys"}
     assert all(one.advice for one in found.values() if one.status is Status.UNKNOWN)
     assert worst(tuple(found.values())) is Status.UNKNOWN
 

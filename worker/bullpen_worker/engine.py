@@ -25,7 +25,7 @@ from bullpen.execution import Executors, run_attempt
 from bullpen.failures import Failure
 from bullpen.keys import QueueKeys
 from bullpen.middleware import RunMiddleware
-from bullpen.outcomes import Completed, Failed, Outcome, RateLimited, Retried
+from bullpen.outcomes import Completed, Failed, Outcome, Retried
 from bullpen.policy import QueuePolicy
 from bullpen.records import StoredJob
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
@@ -55,6 +55,7 @@ NO_FAILURE: Final = Failure("", "", "")
 
 _BLOCK_S: Final = 10
 _REFUSED_PAUSE_S: Final = 0.5
+_ARMED_LONGER_S: Final = 0.1
 
 logger = logging.getLogger("bullpen.worker")
 
@@ -155,6 +156,11 @@ class Engine:
                     fetcher.close()
                     await self._until(self._drain(), None)
                     await fetching
+                except asyncio.CancelledError:
+                    self.stop(0)
+                    fetcher.close()
+                    await self._drain()
+                    raise
                 finally:
                     fetching.cancel()
 
@@ -345,8 +351,6 @@ class Engine:
         if ending.__class__ is Completed:
             self._hooks.job_ended(JobEnd(stored.id, name, attempt, attempts, "completed", wait_ms, run_ms))
             return
-        if isinstance(ending, RateLimited):
-            self._limited(ending.delay_ms)
         failure = ending.failure if isinstance(ending, Retried | Failed) else NO_FAILURE
         told = (failure.error_type, failure.reason, failure.stack)
         self._hooks.job_ended(JobEnd(stored.id, name, attempt, attempts, acks.label(ending), wait_ms, run_ms, *told))
@@ -563,14 +567,14 @@ class Engine:
         if nearest:
             self._set_deadline_timer(nearest)
 
-    def _limited(self, delay_ms: int) -> None:
+    def limited(self, delay_ms: int) -> None:
         """Nothing starts for so long; without a rate limit in ``meta`` BullMQ's script must be told to look."""
         if self._policy.rate_limit is None:
             self._armed = True
             self.pack, self.admission = self._prepare()
             if self._disarm_timer is not None:
                 self._disarm_timer.cancel()
-            self._disarm_timer = self._loop.call_later(delay_ms / 1000, self._disarm)
+            self._disarm_timer = self._loop.call_later(delay_ms / 1000 + _ARMED_LONGER_S, self._disarm)
         if self._fetcher is not None:
             self._fetcher.note(Empty(limited_ms=delay_ms))
 

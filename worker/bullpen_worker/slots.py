@@ -92,6 +92,9 @@ class Floor(Protocol):
     def ended(self, stored: StoredJob, terms: Terms, ending: Ending, run_ms: float | None) -> None:
         """The outcome is written, or void. `run_ms` is None where the handler was not called."""
 
+    def limited(self, delay_ms: int) -> None:
+        """Nothing of the queue is to start for so long."""
+
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Redis refuses the job's ack for good; the job is left to recovery."""
 
@@ -275,6 +278,8 @@ class Slot:
         floor = self._floor
         patience = patience or _Patience()
         self._writing = True
+        if isinstance(ending, outcomes.RateLimited):
+            floor.limited(ending.delay_ms)  # before Redis knows: the job's return wakes our own fetcher
         while True:
             if self._lock_lost or isinstance(ending, outcomes.LockLost):
                 ending = outcomes.LockLost()

@@ -160,8 +160,8 @@ class ProcessPool:
             process = self._free.pop()
             if process.is_alive:
                 return process
-            self._all.discard(process)
-            logger.warning("process %d for handlers died while it had nothing to do: %s", process.pid, process.how())
+            status = await self._bury(process)
+            logger.warning("process %d for handlers died while it had nothing to do: %s", process.pid, how(status))
         return await self._start()
 
     async def _start(self) -> "_Process":
@@ -218,17 +218,16 @@ class _Process:
     async def spawn(cls) -> Self:
         """Start a process; `set_up` comes next."""
         ours, theirs = socket.socketpair()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bullpen_worker.process_child", str(theirs.fileno()), str(os.getpid()),
-                pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, process_group=0,
-            )  # fmt: skip
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        reader, writer = await asyncio.open_connection(sock=ours)
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "bullpen_worker.process_child", str(theirs.fileno()), str(os.getpid()),
+                    pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, process_group=0,
+                )  # fmt: skip
+            except BaseException:
+                writer.close()
+                raise
         return cls(process, reader, writer)
 
     @property
@@ -238,9 +237,6 @@ class _Process:
     @property
     def is_alive(self) -> bool:
         return self._process.returncode is None and not self._reader.at_eof()
-
-    def how(self) -> str:
-        return how(self._process.returncode)
 
     def is_worn(self, recycling: Recycling) -> bool:
         too_many = recycling.jobs is not None and self._jobs >= recycling.jobs
@@ -336,10 +332,8 @@ async def _to_the_end(waiting: Coroutine[None, None, T]) -> T:
     return task.result()
 
 
-def how(status: int | None) -> str:
+def how(status: int) -> str:
     """Say how a process ended, for people."""
-    if status is None:
-        return "it is not known how"
     if status >= 0:
         return f"exit status {status}"
     name = signal.Signals(-status).name if -status in {*signal.Signals} else "?"

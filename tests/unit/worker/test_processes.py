@@ -267,6 +267,27 @@ async def test_a_cancelled_job_s_process_is_killed_with_what_it_started(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 20])
+async def test_a_job_that_is_cancelled_while_its_process_starts_leaves_none_behind(steps: int) -> None:
+    def children() -> list[int]:
+        found = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+        return [int(pid) for pids in found for pid in pids if not is_gone(int(pid))]
+
+    before = children()
+    async with opened() as executors:
+        (pid,) = executors.processes.pids
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: is_gone(pid))
+        running = asyncio.create_task(run(executors, "square", {"number": 2}))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert executors.processes.pids == ()
+        assert children() == before
+
+
 async def test_leaving_the_pool_kills_what_still_runs(tmp_path: Path) -> None:
     async with opened() as executors:
         active = job("hang", {"pids": str(tmp_path / "pids")})

@@ -65,12 +65,14 @@ async def _open(settings: RedisSettings, connection: Connection) -> None:
         await loop.create_unix_connection(lambda: connection, str(settings.path))
         return
     tls = settings.tls
+    # In a thread: the system's authorities alone take some 20 ms to read.
+    context = await asyncio.to_thread(tls.context) if tls is not None else None
     transport, _ = await loop.create_connection(
         lambda: connection,
         settings.host,
         settings.port,
         happy_eyeballs_delay=0.25,
-        ssl=tls.context() if tls is not None else None,
+        ssl=context,
         server_hostname=(tls.server_name or settings.host) if tls is not None else None,
     )
     opened: socket.socket | None = transport.get_extra_info("socket")

@@ -7,7 +7,7 @@ kept to be shown and counts nothing.
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Final
 
@@ -107,7 +107,9 @@ class Journal:
 
     def read(self, source: str, raw: str) -> Line:
         """Take in one line that a worker of the JobQueue `source` wrote, and give it in a form to show."""
-        line = self._read(source, raw.rstrip()[:LONGEST_LINE])
+        line = self._read(source, raw.rstrip())
+        if len(line.text) > LONGEST_LINE:
+            line = replace(line, text=line.text[:LONGEST_LINE])
         self.lines.append(line)
         return line
 

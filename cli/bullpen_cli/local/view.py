@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -69,9 +70,8 @@ class View(Protocol):
 class LiveView:
     """A table that redraws itself, what happened scrolling by above it."""
 
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._quiet = quiet
         self._lines: list[Line] = []
         self._picture: Picture | None = None
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._draw, transient=False)
@@ -103,8 +103,9 @@ class LiveView:
             return Group(Text("starting …"))
         table = draw_table(picture.rows)
         head = Text.assemble((f"{picture.redis}  ", "dim"), (f"{picture.seconds:.0f} s  ", "dim"), picture.note)
-        lines = [] if self._quiet else [draw_line(line, self._console.width) for line in self._lines]
-        return Group(*lines, head, table)
+        lines = [draw_line(line, self._console.width) for line in self._lines]
+        why = [draw_why(row, self._console.width) for row in picture.rows]
+        return Group(*lines, head, table, *why)
 
 
 class PlainView:
@@ -158,14 +159,12 @@ def plain_row(row: QueueRow) -> str:
 
 def draw_table(rows: Sequence[QueueRow]) -> Table:
     """Draw the queues."""
-    table = Table(expand=True, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column("queue", no_wrap=True)
     for heading in ("waiting", "delayed", "active", "completed", "retried", "failed"):
         table.add_column(heading, justify="right")
-    table.add_column("workers", justify="right", no_wrap=True)
-    table.add_column("why", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("workers", no_wrap=True)
     for row in rows:
-        why = Text(row.trouble, style="red") if row.trouble else Text(row.reason, style="dim")
         table.add_row(
             Text(row.queue),
             *(count(value) for value in (row.waiting, row.delayed, row.active)),
@@ -173,9 +172,16 @@ def draw_table(rows: Sequence[QueueRow]) -> Table:
             Text(str(row.retried), style="yellow" if row.retried else ""),
             Text(str(row.failed), style="red" if row.failed else ""),
             workers(row),
-            why,
         )
     return table
+
+
+def draw_why(row: QueueRow, width: int) -> Text:
+    """Say why the queue has so many workers, in a line that fits."""
+    why = Text(f"{row.queue}  ", style="dim")
+    why.append(row.trouble or row.reason, style="red" if row.trouble else "")
+    why.truncate(max(20, width - 1), overflow="ellipsis")
+    return why
 
 
 def workers(row: QueueRow) -> Text:

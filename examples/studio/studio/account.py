@@ -7,6 +7,7 @@ were caught, and the ledger beside the gateway's own list of charges.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 
 
@@ -81,18 +82,25 @@ def disagreements(asked: Mapping[str, Mapping[str, int]], account: list[Row], wo
 
 
 def table(account: list[Row]) -> Table:
-    """Lay the account out for the terminal."""
-    drawn = Table(title="What the studio did", title_justify="left")
-    drawn.add_column("queue")
-    for heading in ("asked", "enqueued", "completed", "retried", "dead", "wait mean", "p95", "run mean", "p95"):
-        drawn.add_column(heading, justify="right")
+    """Lay the account out for the terminal; it fits into 80 columns."""
+    drawn = Table(
+        title="What the studio did", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
+    drawn.add_column("queue", no_wrap=True)
+    for heading in ("enqueued", "completed", "retried", "dead", "wait (p95)", "run (p95)"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for row in account:
-        drawn.add_row(
-            row.queue,
-            *(f"{count}" for count in (row.calls, row.enqueued, row.completed, row.retried, row.dead)),
-            *(
-                f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.0f} ms"
-                for ms in (row.wait_mean, row.wait_p95, row.run_mean, row.run_p95)
-            ),
-        )
+        counts = (row.enqueued, row.completed, row.retried, row.dead)
+        times = (times_of(row.wait_mean, row.wait_p95), times_of(row.run_mean, row.run_p95))
+        drawn.add_row(row.queue, *(str(count) for count in counts), *times)
     return drawn
+
+
+def times_of(mean: float, p95: float) -> str:
+    """Write mean and p95 in the unit that fits both."""
+    return f"{mean / 1000:.1f} ({p95 / 1000:.1f}) s" if p95 >= 1000 else f"{mean:.0f} ({p95:.0f}) ms"
+
+
+def suppressed(account: list[Row]) -> int:
+    """Count the calls that found their job there already."""
+    return sum(row.calls - row.enqueued for row in account)

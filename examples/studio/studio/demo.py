@@ -70,8 +70,10 @@ async def demo(out: Path, photographs: Path | None, texts: Path) -> int:
     lines = account.rows(asked, report)
     console.print(account.table(lines))
     console.print(
-        f"The gateway failed {gateway.failures} of {gateway.requests} requests; the ledger has each of"
-        f" {entries} payments once, {amount} in all."
+        f"Wait and run are means. {account.suppressed(lines)} calls asked for a mail that was asked for already."
+        f" The gateway failed {gateway.failures} of {gateway.requests} requests; the ledger has each of the"
+        f" {entries} payments once, {amount} in all.",
+        highlight=False,
     )
     for name, place in (("pictures", "sketches"), ("mails", "mails"), ("ledger", "ledger.sqlite")):
         console.print(f"  {name:<9} {os.path.relpath(out / place)}", highlight=False)

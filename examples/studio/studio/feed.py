@@ -6,6 +6,7 @@ It knows the contracts in `studio.payloads` and nothing of the handlers; run by 
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -96,7 +97,7 @@ async def feed(folder: Path | None, file: Path, rounds: int) -> dict[str, Asked]
             queue = handles[0].queue
             asked[queue] = Asked(calls=len(handles), jobs=len(jobs))
             waiting += [(queue, handle) for handle in jobs.values()]
-        with Progress(transient=True) as progress:
+        with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
             bar = progress.add_task("waiting for results", total=len(waiting))
 
             async def wait(queue: str, handle: JobHandle[object]) -> None:

@@ -1,6 +1,7 @@
 """`payment-processing`: a charge at a gateway that fails now and then, and exactly one entry in the ledger."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Deps:
 async def deps() -> AsyncGenerator[Deps]:
     """Open the connection pool and the ledger, once for each worker process."""
     settings = Settings.from_environment()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each request
     async with httpx.AsyncClient(base_url=settings.gateway, timeout=2) as gateway:
         yield Deps(gateway=gateway, ledger=Ledger(settings.out / "ledger.sqlite"))
 

@@ -89,8 +89,11 @@ def test_news_reads_as_a_sentence_and_routine_is_marked(fields, text, routine):
     assert (read.text, read.routine) == (text, routine)
 
 
-def test_an_endless_line_is_cut():
-    assert len(Journal([]).read("emails", "x" * 100_000).text) == LONGEST_LINE
+def test_an_endless_line_is_cut_when_it_is_shown_and_not_before_it_is_read():
+    journal = Journal([])
+    assert len(journal.read("emails", "x" * 100_000).text) == LONGEST_LINE
+    journal.read("emails", line(outcome="retried", job="7", exception="x" * 100_000))
+    assert journal.accounts["emails"].retried == 1
 
 
 @pytest.mark.parametrize(

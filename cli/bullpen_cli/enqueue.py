@@ -102,7 +102,9 @@ def enqueue(
         if output is Output.TABLE:
             sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
         else:
-            write_data({"id": handle.id, "queue": queue, "name": name, "result": result}, output)
+            write_data(
+                {"id": handle.id, "queue": queue, "name": name, "outcome": "completed", "result": result}, output
+            )
 
 
 def _payload(data: str | None, file: Path | None) -> JsonObject:

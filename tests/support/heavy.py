@@ -93,6 +93,13 @@ def report(ctx: SyncContext[None], gate: str) -> None:
         time.sleep(0.005)
 
 
+@heavy.handler("chatter then wait", executor="process")
+def chatter_then_wait(ctx: SyncContext[None], lines: int) -> None:
+    for number in range(lines):
+        ctx.progress(number)
+    threading.Event().wait()
+
+
 @heavy.handler("fail", executor="process", give_up_on=(PermissionError,), backoff_for=later)
 def fail(how: str) -> None:
     match how:

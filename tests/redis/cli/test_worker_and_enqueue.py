@@ -152,6 +152,65 @@ def test_who_waits_in_vain_is_told_and_has_the_id(shell: Shell) -> None:
     assert ended.stderr == f"error: job {job_id} (square) has not ended yet; it goes on\n"
 
 
+@contextlib.contextmanager
+def on_a_terminal(shell: Shell, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run enqueue with its error output on a terminal; gives the process and the terminal's other end."""
+    leader, follower = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bullpen_cli", "enqueue", "heavy", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        env=shell.env | {"TERM": "xterm-256color"},
+    )
+    os.close(follower)
+    os.set_blocking(leader, False)
+    try:
+        yield process, leader
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(leader)
+
+
+def read_all(terminal: int) -> str:
+    shown = b""
+    with contextlib.suppress(BlockingIOError, OSError):
+        while part := os.read(terminal, 65_536):
+            shown += part
+    return shown.decode()
+
+
+def test_on_a_terminal_it_shows_how_far_the_job_is(shell: Shell, tmp_path: Path) -> None:
+    data = json.dumps({"lines": 43})
+    with (
+        shell.worker(tmp_path),
+        on_a_terminal(shell, "chatter then wait", data, "--wait", "30s") as (process, terminal),
+    ):
+        shown: list[str] = []
+
+        def sees(words: str) -> bool:
+            shown.append(read_all(terminal))
+            return words in "".join(shown)
+
+        eventually_sync(lambda: sees("chatter then wait: active"), 20)
+        with SyncClient(shell.redis) as client:
+            assert process.stdout is not None
+            job_id = process.stdout.readline().decode().strip()
+            assert client.queue("heavy").job(job_id).info().progress == 42
+            client.queue("heavy").job(job_id).cancel("seen enough")
+        assert process.wait(20) == 1
+        eventually_sync(lambda: sees("was cancelled: seen enough"), 5)
+
+
+def test_ctrl_c_while_it_waits_ends_it_without_a_traceback(shell: Shell) -> None:
+    with on_a_terminal(shell, "square", "--wait", "1m") as (process, terminal):
+        assert process.stdout is not None
+        assert process.stdout.readline()  # the id, at once
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert "Traceback" not in read_all(terminal)
+
+
 # -- worker ----------------------------------------------------------------------------------------------------
 
 

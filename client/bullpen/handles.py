@@ -1,8 +1,6 @@
 """A job in Redis, by its id: watched, awaited, controlled. `SyncJobHandle` is the blocking twin."""
 
-import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -47,14 +45,9 @@ class JobHandle(Generic[R_co]):
         Redis cannot be asked at first; a Redis that goes away later is waited for.
         """
         seconds = sending.timeout_seconds("timeout", timeout)
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                ended = await self._ended()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise timed_out(self.id, self.queue, seconds) from None
+        ended = await self._session.within(self._ended(), seconds)
+        if ended is None:
+            raise timed_out(self.id, self.queue, seconds)
         return self._read(ended.returnvalue)
 
     async def info(self) -> JobInfo:
@@ -104,7 +97,7 @@ class JobHandle(Generic[R_co]):
         async with self._session.watcher(self.queue).watch(self.id) as (inbox, place):
             ended = await self._look(place)
             while ended is None:
-                event = await _next_event(inbox)
+                event = await _next_event(self._session, inbox)
                 if event is None:
                     with contextlib.suppress(RedisUnavailable):  # it was there: it may come back
                         ended = await self._look(place)
@@ -126,7 +119,7 @@ class JobHandle(Generic[R_co]):
 
     async def _changes(self, inbox: Inbox, progress: JsonValue, last: JobEvent | None) -> AsyncIterator[JobEvent]:
         while last is None:
-            event = await _next_event(inbox)
+            event = await _next_event(self._session, inbox)
             if event is None:
                 found = await self._session.perform(GetJob(self._keys, self.id))
                 last = None if found is None else views.final_event(found)
@@ -155,11 +148,11 @@ class SyncJobHandle(Generic[R_co]):
     def result(self, *, timeout: Duration) -> R_co:
         """Wait until the job ends, and give its result; see `JobHandle.result`. Holds a connection meanwhile."""
         seconds = sending.timeout_seconds("timeout", timeout)
-        deadline = time.monotonic() + seconds
+        deadline = self._session.monotonic() + seconds
         after = place = self._session.perform(LastEventId(self._keys))
         ended = self._session.run(look(self._keys, self.id, place))
         while ended is None:
-            left = deadline - time.monotonic()
+            left = deadline - self._session.monotonic()
             if left <= 0:
                 raise timed_out(self.id, self.queue, seconds)
             found, after = self._wait(after, left)
@@ -282,13 +275,9 @@ def _raised(ended: Ended | JobFailed | JobCancelled | None) -> Ended | None:
     raise ended
 
 
-async def _next_event(inbox: Inbox) -> StreamEvent | None:
+async def _next_event(session: "Session", inbox: Inbox) -> StreamEvent | None:
     """Give the next event, or None when it is time to look at the job itself."""
-    try:
-        async with asyncio.timeout(LOOK_EVERY_SECONDS):
-            event = await inbox.get()
-    except TimeoutError:
-        return None
+    event = await session.within(inbox.get(), LOOK_EVERY_SECONDS)
     if isinstance(event, Exception):
         raise event
     return event

@@ -8,8 +8,8 @@ has one connection for all its calls, pipelined, and one more for each queue who
 import asyncio
 import os
 import time
-from collections.abc import Sequence
-from typing import Final, TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 from bullpen import uuid7
 from bullpen.enqueueing import Enqueuer
@@ -112,6 +112,17 @@ class Session:
     async def perform(self, operation: Operation[T]) -> T:
         """Do one operation, within the client's timeout."""
         return await self.bind().shell.perform(operation, timeout=self.timeout)
+
+    async def within(self, waiting: Coroutine[Any, Any, T], seconds: float) -> T | None:
+        """Wait for it; None when it is not over within so many seconds. A test harness counts them by its own clock."""
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await waiting
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return None
 
     def keys(self, queue: str) -> QueueKeys:
         """Give the keys of a queue."""

@@ -144,6 +144,10 @@ class SyncSession:
         """Give the keys of a queue."""
         return self._sender.queue(queue).keys
 
+    def monotonic(self) -> float:
+        """Give seconds that never go back, by which waits are counted."""
+        return time.monotonic()
+
     def now_ms(self) -> int:
         """Give the time in ms since 1970."""
         return self._store.now_ms()

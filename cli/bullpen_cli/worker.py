@@ -9,6 +9,7 @@ from bullpen import durations
 from bullpen.errors import ConfigurationError
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker import logs, probes, supervisor
+from bullpen_worker.config import WorkerConfig
 from bullpen_worker.logs import JobLines, LogFormat, LogLevel, LogSettings
 
 
@@ -97,7 +98,7 @@ def worker(
     Exit code 0 when it was told to stop, 1 when it could not start or go on, 2 for a wrong call.
     """
     worker_name = name or socket.gethostname()
-    config = supervisor.WorkerConfig(
+    config = WorkerConfig(
         queue=queue,
         handlers=tuple(handlers),
         redis=RedisSettings.of(redis, prefix=prefix),

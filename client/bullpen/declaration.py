@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Self
 
 import msgpack
 
-from bullpen import lua
+from bullpen import lua, schedules
 from bullpen.errors import BullpenError
 from bullpen.keys import QueueKeys
 from bullpen.operations.base import Call, Eval, QueueOperation, Reply, Steps, do, items, text
 from bullpen.operations.queues import PauseQueue, ResumeQueue
 from bullpen.policy import QueuePolicy
+from bullpen.schedules import Schedule
 
 if TYPE_CHECKING:
     from bullpen.api.v1alpha1 import JobQueue, JobQueueSpec
@@ -56,12 +57,16 @@ class WriteDeclaration(QueueOperation["tuple[str, ...]"]):
     paused: bool | None = None
     """Whether the queue is to be paused; None leaves it to others."""
     adopt: bool = False
+    schedules: tuple[Schedule, ...] = ()
+    """What `declare` writes once the queue is ours."""
 
     @classmethod
     def of(cls, jobqueue: "JobQueue", keys: QueueKeys, owner: Owner, *, adopt: bool = False) -> Self:
         """Give the declaration of a JobQueue."""
         spec = jobqueue.spec
-        return cls(keys, owner, QueuePolicy.from_spec(spec), meta_fields(spec), spec.paused, adopt)
+        policy = QueuePolicy.from_spec(spec)
+        wanted = schedules.of(jobqueue, keys, policy)
+        return cls(keys, owner, policy, meta_fields(spec), spec.paused, adopt, wanted)
 
     def commands(self) -> Sequence[Call]:
         """Give the one script."""
@@ -96,14 +101,19 @@ class WriteDeclaration(QueueOperation["tuple[str, ...]"]):
         return tuple(names)
 
 
-def declare(declaration: WriteDeclaration) -> Steps[tuple[str, ...]]:
-    """Write a declaration, pause and resume by BullMQ's own scripts included. Gives the names of what changed."""
+def declare(declaration: WriteDeclaration, now_ms: int) -> Steps[tuple[str, ...]]:
+    """Write a declaration, with pause and resume by BullMQ's own scripts, and its schedules.
+
+    Gives the names of what changed. Raises `OwnedElsewhere`, and `ScheduleNotWritten` when all else has been written.
+    """
+    keys = declaration.keys
     changed = yield from do(declaration)
     if "pause" in changed:
-        yield from do(PauseQueue(declaration.keys))
-    while "resume" in changed and (yield from do(ResumeQueue(declaration.keys))):
+        yield from do(PauseQueue(keys))
+    while "resume" in changed and (yield from do(ResumeQueue(keys))):
         pass  # jobs that Node before version 6 put aside come back some thousands at a time
-    return changed
+    scheduled = yield from schedules.declare(keys, declaration.schedules, now_ms)
+    return (*changed, *(f"schedule {schedule_id}" for schedule_id in scheduled))
 
 
 def meta_fields(spec: "JobQueueSpec") -> dict[str, str]:

@@ -37,7 +37,7 @@ def apply(bullpen_redis):
         async def write():
             shell = RedisShell(RedisSettings.from_url(bullpen_redis), timeout=5)
             try:
-                return await run(shell, declare(declaration), timeout=5, now=time.monotonic)
+                return await run(shell, declare(declaration, 0), timeout=5, now=time.monotonic)
             finally:
                 await shell.close()
 

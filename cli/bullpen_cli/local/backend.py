@@ -29,7 +29,8 @@ async def declare_all(shell: Shell, queues: Iterable[LocalQueue]) -> None:
     for queue in queues:
         owner = Owner("local", f"{getpass.getuser()}@{socket.gethostname()}", queue.name)
         declaration = WriteDeclaration.of(queue.jobqueue, queue.keys, owner)
-        await run(shell, declare(declaration), timeout=ANSWER_SECONDS, now=time.monotonic)
+        now_ms = time.time_ns() // 1_000_000
+        await run(shell, declare(declaration, now_ms), timeout=ANSWER_SECONDS, now=time.monotonic)
 
 
 @dataclass(frozen=True)

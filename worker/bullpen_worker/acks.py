@@ -233,8 +233,9 @@ class _Writing:
             return self._delayed(ending.delay_ms, fields, spend_attempt=True)
         fields["bullpen:due"] = str(self.now_ms)
         lifo = subject.stored.opts.get("lifo") is True
-        packed = pack.retry(subject.id, self.token, self.now_ms, lifo=lifo, fields=fields)
-        return Ack(packed + pack.fetch(self.token, self.now_ms), 2, fetch_at=1) if self.fetch else Ack(packed)
+        # No fetch behind it: it could bring the same job under the same token, and an ack that is repeated because its
+        # reply was lost would then pass, and spend an attempt that never ran.
+        return Ack(pack.retry(subject.id, self.token, self.now_ms, lifo=lifo, fields=fields))
 
     def put_off(self, delay_ms: int, fields: Mapping[str, str]) -> Ack:
         return self._delayed(delay_ms, fields, spend_attempt=False)

@@ -14,7 +14,6 @@ import contextlib
 import contextvars
 import logging
 import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Final
@@ -31,15 +30,17 @@ from bullpen.records import StoredJob
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
 from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings
-from bullpen.redis.wire import Connection, Reply, pack_command
+from bullpen.redis.wire import pack_command
 from bullpen_worker import acks
 from bullpen_worker.acks import Ending, FetchedJob
 from bullpen_worker.admission import Admission, Terms
+from bullpen_worker.deadlines import Deadlines
 from bullpen_worker.fetching import UNTOLD, Empty, Fetcher
 from bullpen_worker.hooks import EngineHooks, JobEnd, NoHooks
 from bullpen_worker.lines import Line, passing
+from bullpen_worker.markers import MarkerLine
 from bullpen_worker.orphans import Orphans
-from bullpen_worker.services import FLUSH_S, Clients, JobOutput
+from bullpen_worker.services import Clients, JobOutput, Outbox
 from bullpen_worker.slots import Slot
 from bullpen_worker.table import SlotTable
 from bullpen_worker.templates import Templates
@@ -53,7 +54,6 @@ LAST_WORDS_S: Final = 2.0
 
 NO_FAILURE: Final = Failure("", "", "")
 
-_BLOCK_S: Final = 10
 _REFUSED_PAUSE_S: Final = 0.5
 _ARMED_LONGER_S: Final = 0.1
 
@@ -106,16 +106,10 @@ class Engine:
         self._lines: list[Line] = []
         self._slots: list[Slot] = []
         self._idle_slots: list[Slot] = []
-        self._deadline_timer: asyncio.TimerHandle | None = None
-        self._deadline_ms = 0
-        self._dirty: list[JobOutput] = []
-        self._flush_timer: asyncio.TimerHandle | None = None
-        self._thread = 0
         self._stopping = asyncio.Event()
         self._quiet = asyncio.Event()
         self._grace_ends = 0.0
         self._abandoned: list[asyncio.Task[None]] = []
-        self._output_lock = threading.Lock()
         self._context = contextvars.copy_context()
         self._result_bytes = policy.limits.result_bytes
         self._fetcher: Fetcher | None = None
@@ -268,8 +262,7 @@ class Engine:
 
     def watch(self, slot: Slot) -> None:
         """Time the slot's attempt out at its deadline."""
-        if self._deadline_timer is None or slot.deadline_ms < self._deadline_ms:
-            self._set_deadline_timer(slot.deadline_ms)
+        self._deadlines.watch(slot)
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Start a task with clean context variables."""
@@ -277,9 +270,7 @@ class Engine:
 
     def output_of(self, job_id: bytes, line: Line, keep_logs: int) -> JobOutput:
         """Make the place for a job's progress and log lines."""
-        return JobOutput(
-            job_id, line, keep_logs=keep_logs, clients=self._clients, lock=self._output_lock, on_output=self._on_output
-        )
+        return self._outbox.output_of(job_id, line, keep_logs)
 
     def attempt(
         self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput
@@ -367,7 +358,6 @@ class Engine:
 
     async def _open(self, stack: contextlib.AsyncExitStack, lines: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         for number in range(lines):
             link = Link(
                 self._settings,
@@ -376,6 +366,8 @@ class Engine:
             )
             self._lines.append(Line(await stack.enter_async_context(link)))
         self.table.set_concurrency(self._concurrency)
+        self._outbox = Outbox(self._clients, lambda: self.pack)
+        self._deadlines = Deadlines(self._slots)
         self._orphans = Orphans(
             line=self._lines[0],
             pack=lambda: self.pack,
@@ -516,9 +508,10 @@ class Engine:
             main.cancel()
 
     async def _put_away(self) -> None:
-        for timer in (self._deadline_timer, self._flush_timer):
-            if timer is not None:
-                timer.cancel()
+        self._outbox.close()
+        self._deadlines.close()
+        if self._disarm_timer is not None:
+            self._disarm_timer.cancel()
         tasks = [*self._abandoned, *(slot.task for slot in self._slots if slot.task is not None)]
         for task in tasks:
             task.cancel()
@@ -544,29 +537,6 @@ class Engine:
     def _tell_fetching(self) -> None:
         self.table.set_fetching(self._hungry and self._connected)
 
-    def _set_deadline_timer(self, at_ms: int) -> None:
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-        self._deadline_ms = at_ms
-        delay_s = at_ms / 1000 - time.monotonic()
-        self._deadline_timer = self._loop.call_later(max(delay_s, 0), self._check_deadlines)
-
-    def _check_deadlines(self) -> None:
-        self._deadline_timer = None
-        now_ms = time.monotonic_ns() // 1_000_000
-        nearest = 0
-        for slot in self._slots:
-            deadline_ms = slot.deadline_ms
-            if not deadline_ms:
-                continue
-            if deadline_ms <= now_ms:
-                slot.deadline_ms = 0
-                slot.cancel(CancelReason.TIMEOUT)
-            elif not nearest or deadline_ms < nearest:
-                nearest = deadline_ms
-        if nearest:
-            self._set_deadline_timer(nearest)
-
     def limited(self, delay_ms: int) -> None:
         """Nothing starts for so long; without a rate limit in ``meta`` BullMQ's script must be told to look."""
         if self._policy.rate_limit is None:
@@ -581,81 +551,6 @@ class Engine:
     def _disarm(self) -> None:
         self._armed = False
         self.pack, self.admission = self._prepare()
-
-    # -- progress and logs ---------------------------------------------------
-
-    def _on_output(self, output: JobOutput) -> None:
-        if threading.get_ident() == self._thread:
-            self._add_dirty(output)
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
-                self._loop.call_soon_threadsafe(self._add_dirty, output)
-
-    def _add_dirty(self, output: JobOutput) -> None:
-        self._dirty.append(output)
-        if self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(FLUSH_S, self._flush)
-
-    def _flush(self) -> None:
-        self._flush_timer = None
-        dirty, self._dirty = self._dirty, []
-        for output in dirty:
-            connection = output.line.connection
-            if connection is None:
-                self._add_dirty(output)  # it waits for Redis
-                continue
-            packed, replies = output.take(self.pack)
-            if replies:
-                connection.call_many(packed, replies).add_done_callback(_look_away)
-
-
-class MarkerLine:
-    """The connection that blocks for the queue's marker (`bullpen_worker.fetching.Marker`)."""
-
-    def __init__(self, link: Link, line: Line, pack: Callable[[], Templates]) -> None:
-        self._link = link
-        self._line = line
-        self._pack = pack
-        self._client_id: tuple[Connection, int] | None = None
-
-    def listen(self) -> "asyncio.Future[int | None]":
-        """Begin to wait for a marker."""
-        return asyncio.ensure_future(self._listen())
-
-    async def unblock(self) -> None:
-        """End the wait, where Redis allows that (``CLIENT UNBLOCK``)."""
-        connection = self._link.connection
-        if self._client_id is None or connection is not self._client_id[0]:
-            return
-        line = await self._line.ready()
-        with contextlib.suppress(ReplyError):
-            await line.call(pack_command("CLIENT", "UNBLOCK", self._client_id[1]))
-
-    async def put_back(self) -> None:
-        """Write a marker."""
-        connection = await self._line.ready()
-        await connection.call(self._pack().wake)
-
-    async def _listen(self) -> int | None:
-        connection = await self._link.ready()
-        if self._client_id is None or self._client_id[0] is not connection:
-            try:
-                number = await connection.call(pack_command("CLIENT", "ID"))
-            except ReplyError:
-                number = 0
-            self._client_id = (connection, number) if isinstance(number, int) and number else None
-        packed = pack_command("BZPOPMIN", self._pack().marker_key, _BLOCK_S)
-        reply = await connection.answer(packed, within=_BLOCK_S + 2)
-        if not isinstance(reply, list) or len(reply) < 3:
-            return None
-        score = reply[2]
-        return int(float(score)) if isinstance(score, bytes) else 0
-
-
-def _look_away(future: "asyncio.Future[list[Reply]]") -> None:
-    """Progress and logs are best effort: what a lost connection took is gone."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _number(raw: bytes) -> int:

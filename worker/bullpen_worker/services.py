@@ -6,10 +6,13 @@ when its job ends goes out in front of the job's ack, on the same connection, so
 Progress is coalesced: the latest value counts. Log lines are all kept, up to `MOST_LINES` at a time.
 """
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from bullpen.redis.wire import Reply
 from bullpen_worker.lines import Line
 from bullpen_worker.templates import Templates
 
@@ -112,3 +115,57 @@ class JobOutput:
         if progress is not None:
             commands.append(pack.progress(self.job_id, progress))
         return b"".join(commands), len(commands)
+
+
+class Outbox:
+    """Sends what handlers say of their jobs, all together every `FLUSH_S`. Belongs to the loop on which it is made."""
+
+    def __init__(self, clients: Clients, pack: Callable[[], Templates]) -> None:
+        self._clients = clients
+        self._pack = pack
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._lock = threading.Lock()
+        self._full: list[JobOutput] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def output_of(self, job_id: bytes, line: Line, keep_logs: int) -> JobOutput:
+        """Make the place for a job's progress and log lines."""
+        return JobOutput(
+            job_id, line, keep_logs=keep_logs, clients=self._clients, lock=self._lock, on_output=self._on_output
+        )
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_output(self, output: JobOutput) -> None:
+        if threading.get_ident() == self._thread:
+            self._add(output)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
+                self._loop.call_soon_threadsafe(self._add, output)
+
+    def _add(self, output: JobOutput) -> None:
+        self._full.append(output)
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        full, self._full = self._full, []
+        for output in full:
+            connection = output.line.connection
+            if connection is None:
+                self._add(output)  # it waits for Redis
+                continue
+            packed, replies = output.take(self._pack())
+            if replies:
+                connection.call_many(packed, replies).add_done_callback(_look_away)
+
+
+def _look_away(future: "asyncio.Future[list[Reply]]") -> None:
+    """Progress and logs are best effort: what a lost connection took is gone."""
+    if not future.cancelled():
+        future.exception()

@@ -46,7 +46,8 @@ def plan(jobqueue: JobQueue, *, prefix: str, inherited: Mapping[str, str], secre
     grace_ms = durations.parse_ms(spec.termination_grace_period)
     command = None
     if worker is not None:
-        own = environment.resolve(worker.env, worker.env_from, secrets=secrets, where=f"JobQueue {jobqueue.name!r}")
+        variables = [each.to_dict() for each in worker.env]
+        own = environment.resolve(variables, worker.env_from, secrets=secrets, where=f"JobQueue {jobqueue.name!r}")
         handlers = [word for module in worker.handlers for word in ("--handlers", module)]
         command = WorkerCommand(
             (

@@ -58,11 +58,12 @@ def test_redis_restarted_with_aof_loses_nothing_and_work_goes_on(lab):
 
 
 def roll(lab, *, times, count, longest_s):
-    """Roll the worker so often while `count` jobs run: another starts, the old one gets SIGTERM."""
-    handles = [lab.client.enqueue(jobs.sleep.job(0.02 + longest_s * (n % 17) / 17)) for n in range(count)]
-    worker = lab.work(concurrency=20, grace="500ms").ready()
+    """Roll the worker so often while `count` jobs of 1 ms to `longest_s` run (log-uniform): one starts, one gets SIGTERM."""
+    seconds = (0.001 * (longest_s * 1000) ** (n * 0.618034 % 1) for n in range(count))
+    handles = [lab.client.enqueue(jobs.sleep.job(each)) for each in seconds]
+    worker = lab.work(concurrency=50, grace="500ms").ready()
     for _ in range(times):
-        after = lab.work(concurrency=20, grace="500ms").ready()
+        after = lab.work(concurrency=50, grace="500ms").ready()
         worker.term()
         assert worker.wait(20) == 0
         worker = after
@@ -82,10 +83,10 @@ def overlaps(lab):
 
 
 def test_rolling_restarts_spend_no_attempt(lab):
-    roll(lab, times=4, count=200, longest_s=2)
+    roll(lab, times=4, count=600, longest_s=4)
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(900)
 def test_twenty_rolling_restarts_spend_no_attempt(lab):
-    roll(lab, times=20, count=3000, longest_s=8)
+    roll(lab, times=20, count=3000, longest_s=10)

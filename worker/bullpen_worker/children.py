@@ -107,8 +107,8 @@ class Child:
         return [view for view in self.table.views() if view.deadline_ms and view.deadline_ms < now_ms]
 
     def runs(self) -> list[Run]:
-        """Give what runs in it, or ran in it when it ended."""
-        return [Run.of(self.table, view) for view in self.table.views()]
+        """Give what ran in it when it ended."""
+        return [Run.of(self.table, view) for view in self.table.views(writer_gone=True)]
 
     def end(self, code: int) -> End:
         """Say why it has ended."""

@@ -20,18 +20,22 @@ RENEWALS_PER_LOCK: Final = 3
 """A lock is renewed at this fraction of its duration."""
 
 
+Key = tuple[SlotTable, int, int]
+"""Table, slot and generation: the table itself, since the identity of one that is gone may come again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of one job in one table."""
 
     table: SlotTable = field(compare=False)
     view: SlotView = field(compare=False)
-    key: tuple[int, int, int]
+    key: Key
 
     @classmethod
     def of(cls, table: SlotTable, view: SlotView) -> "Run":
         """Name the run that `view` saw in `table`."""
-        return cls(table, view, (id(table), view.slot, view.generation))
+        return cls(table, view, (table, view.slot, view.generation))
 
     @property
     def goes_on(self) -> bool:
@@ -44,15 +48,15 @@ class Leases:
 
     def __init__(self, lock_ms: int) -> None:
         self.lock_ms = lock_ms
-        self._set_ms: dict[tuple[int, int, int], int] = {}
-        self._lost: set[tuple[int, int, int]] = set()
+        self._set_ms: dict[Key, int] = {}
+        self._lost: set[Key] = set()
 
     def look(self, runs: Iterable[Run], now_ms: int) -> tuple[list[Run], list[Run]]:
         """Say what is to be renewed now, and what has just been lost.
 
         Nothing is to be renewed until one lock is old enough; then all are. What no longer runs is forgotten.
         """
-        set_ms: dict[tuple[int, int, int], int] = {}
+        set_ms: dict[Key, int] = {}
         held: list[Run] = []
         lost: list[Run] = []
         still_lost = set()

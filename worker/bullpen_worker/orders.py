@@ -22,7 +22,7 @@ from bullpen.redis.wire import Connection, pack_command
 from bullpen_worker import heartbeat
 from bullpen_worker.heartbeat import Beat, Entry, Told
 from bullpen_worker.keeper import Redis
-from bullpen_worker.leases import Run
+from bullpen_worker.leases import Key, Run
 
 _SWEEP_EVERY: Final = 12  # beats
 _LOST_FOR_MS: Final = 60_000
@@ -94,7 +94,7 @@ class Orders:
         self._beats = 0
         self._retire_until_ms: int | None = None
         self._lost: dict[bytes, int] = {}
-        self._cancelling: dict[tuple[int, int, int], Run] = {}
+        self._cancelling: dict[Key, Run] = {}
 
     @property
     def retiring(self) -> bool:

@@ -11,30 +11,27 @@ jobs are handed back from here, no attempt spent, before this process ends.
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Sequence
 from typing import Final, cast
 
-from bullpen import _version, durations
-from bullpen.errors import ConfigurationError
+from bullpen import _version
 from bullpen.keys import QueueKeys
-from bullpen.redis.settings import RedisSettings
 from bullpen_worker import children, control, logs, recovery, vitality
 from bullpen_worker.children import Child, End
+from bullpen_worker.config import DEFAULT_CONCURRENCY, WorkerConfig, per_worker, plain
 from bullpen_worker.control import Begin, Report, Ticket
 from bullpen_worker.custody import Custody
 from bullpen_worker.exposition import WorkerMetrics
 from bullpen_worker.heartbeat import Entry, WorkState
 from bullpen_worker.leases import Run
 from bullpen_worker.metrics import Snapshot
-from bullpen_worker.probes import Address, Answers, ProbeServer, Verdict
+from bullpen_worker.probes import Answers, ProbeServer, Verdict
 from bullpen_worker.recovery import Death, Decision
 from bullpen_worker.waiting_room import WaitingRoom
 
@@ -55,55 +52,9 @@ _SETTLED_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
 _LAST_WORDS_S: Final = 1.0
-_DEFAULT_CONCURRENCY: Final = 10
+_TELL_EVERY_S: Final = 10.0
 
 logger = logging.getLogger("bullpen.supervisor")
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What one `bullpen worker` is to do."""
-
-    queue: str
-    handlers: tuple[str, ...]
-    """Modules, or ``module:name``, that hold the handlers."""
-
-    redis: RedisSettings
-    """Where, and the prefix of the keys."""
-
-    log: logs.LogSettings
-    concurrency: int | None = None
-    """Jobs that may run at once, over all processes. None follows the queue's policy, at run time too."""
-
-    processes: int = 1
-    """Child processes that share the concurrency."""
-
-    grace_ms: int = 30_000
-    """What jobs get to end in after SIGTERM; then they are cancelled and given back."""
-
-    kill_grace_ms: int = field(default_factory=lambda: _duration_ms("BULLPEN_KILL_GRACE", "5s"))
-    """How long a job may go on past its timeout before its process is ended; D: what BULLPEN_KILL_GRACE says, or 5 s."""
-
-    name: str = "worker"
-    """The first part of the worker's name: its host."""
-
-    probes: Address | None = None
-
-    def __post_init__(self) -> None:
-        if not self.handlers:
-            msg = "no handlers: name the modules that register them, such as --handlers shop.jobs"
-            raise ConfigurationError(msg)
-        if self.processes < 1 or (self.concurrency is not None and self.concurrency < 1):
-            msg = f"processes ({self.processes}) and concurrency ({self.concurrency}) must be at least 1"
-            raise ConfigurationError(msg)
-
-
-def _duration_ms(variable: str, default: str) -> int:
-    try:
-        return durations.parse_ms(os.environ.get(variable) or default)
-    except ValueError as error:
-        msg = f"{variable}: {error}"
-        raise ConfigurationError(msg) from None
 
 
 def run(config: WorkerConfig) -> int:
@@ -122,12 +73,14 @@ class Supervisor:
         self.probe_port: int | None = None
         self._command = command
         self._keys = QueueKeys(config.redis.prefix, config.queue)
-        self._redis = _plain(config.redis)
+        self._redis = plain(config.redis)
         self._started_ms = time.time_ns() // 1_000_000
-        self._concurrency = config.concurrency or _DEFAULT_CONCURRENCY
+        self._concurrency = config.concurrency or DEFAULT_CONCURRENCY
         self._shares = children.split(self._concurrency, config.processes)
         self._room = WaitingRoom(2 * _ROWS)
         self._children: list[Child] = []
+        self._minders: asyncio.TaskGroup | None = None
+        self._told: dict[str, float] = {}
         self._policy: control.Policy | None = None
         self._names: tuple[str, ...] = ()
         self._serial = 0
@@ -157,10 +110,12 @@ class Supervisor:
             logger.info("worker %s starts", self.name, extra={"processes": len(self._shares)})
             async with asyncio.TaskGroup() as upkeep:
                 keeping = [upkeep.create_task(self._custody.run()), upkeep.create_task(self._watch())]
-                async with asyncio.TaskGroup() as self._minders:
+                async with asyncio.TaskGroup() as minders:
+                    self._minders = minders
                     for number in range(len(self._shares)):
-                        self._minders.create_task(self._mind_for_ever(number))
-                await self._hand_back(self._room.close_down(), Death.NONE, self.name)
+                        minders.create_task(self._mind_for_ever(number))
+                self._minders = None
+                await self._hand_back_room(suspects_only=False)
                 for task in keeping:
                     task.cancel()
         logger.info("worker %s has stopped", self.name)
@@ -178,6 +133,7 @@ class Supervisor:
             child.stopping = True
             child.send(control.Stop(grace_ms))
         self._custody.orders.call()  # others see it in our entry
+        self._do(self._hand_back_room(suspects_only=True))
 
     def fail(self, why: str) -> None:
         """End the worker with exit code 1: it would fail again."""
@@ -188,6 +144,13 @@ class Supervisor:
     @property
     def _stopping(self) -> bool:
         return self._stopped.is_set()
+
+    def _do(self, work: Coroutine[object, object, object]) -> None:
+        """Have it done by a task that the worker's end waits for."""
+        if self._minders is None:  # nothing runs yet, or any more
+            work.close()
+        else:
+            self._minders.create_task(work)
 
     async def _end_children(self) -> None:
         """Leave no process behind, however the loop came to its end."""
@@ -333,7 +296,7 @@ class Supervisor:
             logger.log(level, "child %s has ended (%s, code %s)", child.serial, end.value, code)
         self._children.remove(child)
         self.metrics.child_gone(child.process.pid)
-        self._minders.create_task(self._put_away(child, end))
+        self._do(self._put_away(child, end))
         return end
 
     async def _hear(self, child: Child) -> None:
@@ -399,6 +362,12 @@ class Supervisor:
             else:
                 logger.warning("job could not be given back, it is left to recovery", extra={"job": job_id})
 
+    async def _hand_back_room(self, *, suspects_only: bool) -> None:
+        runs = self._room.close_down(suspects_only=suspects_only)
+        await self._hand_back(runs, Death.NONE, self.name)
+        for run in runs:
+            self._room.leave(children.ticket(run.view))
+
     # -- suspects ----------------------------------------------------------------
 
     def _suspect(self, child: Child, ticket: Ticket) -> None:
@@ -410,7 +379,7 @@ class Supervisor:
     def _start_solos(self) -> None:
         while not self._stopping and self._solos < SOLOS_AT_ONCE and (waiting := self._room.next_suspect()):
             self._solos += 1
-            self._minders.create_task(self._run_solo(*waiting))
+            self._do(self._run_solo(*waiting))
 
     async def _run_solo(self, ticket: Ticket, origin: Child) -> None:
         child = await self._spawn(1, ticket, origin)
@@ -459,7 +428,7 @@ class Supervisor:
         for child in self._children:
             child.send(self._policy)
         if self.config.concurrency is None:
-            self._concurrency = _per_worker(doc)
+            self._concurrency = per_worker(doc)
             shares = children.split(self._concurrency, len(self._shares))
             self._shares = [*shares, *([0] * (len(self._shares) - len(shares)))]
             at_work = [child for child in self._children if child.solo is None]
@@ -484,19 +453,7 @@ class Supervisor:
         """Count what concerns locks, and say that Redis does not answer."""
         if doing == "renewing locks":
             self.metrics.lock_renewals("error", 1)
-        logger.warning("Redis: %s: %s", doing, error or "no answer in time")
-
-
-def _per_worker(doc: str) -> int:
-    try:
-        found = (json.loads(doc or "{}").get("concurrency") or {}).get("perWorker", _DEFAULT_CONCURRENCY)
-    except (ValueError, AttributeError):
-        return _DEFAULT_CONCURRENCY
-    return found if isinstance(found, int) and found > 0 else _DEFAULT_CONCURRENCY
-
-
-def _plain(settings: RedisSettings) -> str:
-    """Write the settings for a child, the password too: only for the socket between us."""
-    plain = settings.model_dump(mode="json")
-    plain["password"] = None if settings.password is None else settings.password.get_secret_value()
-    return json.dumps(plain)
+        now = time.monotonic()
+        if now - self._told.get(doing, -_TELL_EVERY_S) >= _TELL_EVERY_S:  # an outage is tried at many times a second
+            self._told[doing] = now
+            logger.warning("Redis: %s: %s", doing, error or "no answer in time")

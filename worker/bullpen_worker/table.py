@@ -31,7 +31,7 @@ MAX_TEXT_BYTES: Final = SLOT_BYTES - _TEXT_AT
 _MAGIC: Final = int.from_bytes(b"bullpen1", "little")
 # Words of the header.
 _WORD_MAGIC, _WORD_SLOTS, _WORD_FETCH, _WORD_BEAT, _WORD_FETCHING, _WORD_CONCURRENCY = range(6)
-_SPINS: Final = 1000
+_SPINS: Final = 100
 NO_DEADLINE: Final = 0
 
 
@@ -61,7 +61,7 @@ class SlotTable:
         self.slots = slots
         self._map = mmap.mmap(fd, HEADER_BYTES + slots * SLOT_BYTES)
         self._words = memoryview(self._map).cast("Q")
-        self._offsets = tuple(HEADER_BYTES + slot * SLOT_BYTES for slot in range(slots))
+        self._offsets: tuple[int, ...] = tuple(HEADER_BYTES + slot * SLOT_BYTES for slot in range(slots))
 
     @classmethod
     def create(cls, slots: int) -> Self:
@@ -105,7 +105,8 @@ class SlotTable:
         return self._fd
 
     def close(self) -> None:
-        """Unmap and close; what the other side holds stays."""
+        """Unmap and close; what the other side holds stays. Read afterwards, the table is empty."""
+        self._offsets = ()
         self._words.release()
         self._map.close()
         if self._fd >= 0:
@@ -199,33 +200,32 @@ class SlotTable:
         """How many slots may be used now (`set_concurrency`)."""
         return self._words[_WORD_CONCURRENCY]
 
-    def view(self, slot: int) -> SlotView | None:
-        """What runs in `slot`, or None.
+    def view(self, slot: int, *, writer_gone: bool = False) -> SlotView | None:
+        """What runs in `slot`; None for nothing, and for a slot that is being written all the time that it is looked at.
 
-        A slot whose writer died inside a write is read as it is: its job would otherwise be renewed by nobody.
+        A writer that is put off the processor inside of a write leaves its slot so for a while, one that dies inside of
+        one for ever: with `writer_gone` such a slot is read as it is.
         """
+        if slot >= len(self._offsets):  # closed, while somebody waited for Redis with a view in hand
+            return None
         base = self._offsets[slot]
         word = base >> 3
         words = self._words
-        raw = b""
         for _ in range(_SPINS):
             before = words[word]
-            if before & 1 == 0 and words[word + 4] == 0:
+            if before & 1:
+                continue
+            if words[word + 4] == 0:
                 return None
             raw = self._map[base : base + SLOT_BYTES]
-            if before & 1 == 0 and words[word] == before:
-                break
-        generation, started_ms, deadline_ms, id_length, token_length = _FIELDS.unpack_from(raw, _FIELDS_AT)
-        if id_length == 0 or id_length + token_length > MAX_TEXT_BYTES:
-            return None
-        middle = _TEXT_AT + id_length
-        return SlotView(
-            slot, generation, raw[_TEXT_AT:middle], raw[middle : middle + token_length], started_ms, deadline_ms
-        )
+            if words[word] == before:
+                return _read(slot, raw)
+        return _read(slot, self._map[base : base + SLOT_BYTES]) if writer_gone else None
 
-    def views(self) -> list[SlotView]:
-        """All occupied slots."""
-        return [view for slot in range(self.slots) if (view := self.view(slot)) is not None]
+    def views(self, *, writer_gone: bool = False) -> list[SlotView]:
+        """All occupied slots; see `view`."""
+        found = (self.view(slot, writer_gone=writer_gone) for slot in range(len(self._offsets)))
+        return [view for view in found if view is not None]
 
     def is_current(self, view: SlotView) -> bool:
         """Whether the run that `view` saw still goes on."""
@@ -237,3 +237,13 @@ class SlotTable:
         """How many slots are occupied."""
         words = self._words
         return sum(1 for base in self._offsets if words[(base >> 3) + 4] != 0)
+
+
+def _read(slot: int, raw: bytes) -> SlotView | None:
+    generation, started_ms, deadline_ms, id_length, token_length = _FIELDS.unpack_from(raw, _FIELDS_AT)
+    if id_length == 0 or id_length + token_length > MAX_TEXT_BYTES:
+        return None
+    middle = _TEXT_AT + id_length
+    return SlotView(
+        slot, generation, raw[_TEXT_AT:middle], raw[middle : middle + token_length], started_ms, deadline_ms
+    )

@@ -75,11 +75,14 @@ class WaitingRoom:
             self.leave(ticket)
         return origins
 
-    def close_down(self) -> list[Run]:
-        """Let nobody wait any more: gives the runs whose jobs are to be handed back."""
+    def close_down(self, *, suspects_only: bool = False) -> list[Run]:
+        """Let nobody wait any more, or no suspect: gives the runs whose jobs are to be handed back, which stay until `leave`."""
+        leaving = {ticket for ticket, _ in self._suspects} if suspects_only else set(self._slots)
         self._suspects.clear()
-        self._overdue.clear()
-        return [Run.of(self.table, view) for view in self.table.views()]
+        if not suspects_only:
+            self._overdue.clear()
+        slots = {self._slots[ticket] for ticket in leaving}
+        return [Run.of(self.table, view) for view in self.table.views() if view.slot in slots]
 
     def _admit(self, ticket: Ticket) -> bool:
         if ticket in self._slots or not self._free:

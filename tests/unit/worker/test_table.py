@@ -80,7 +80,19 @@ def test_only_what_fits_is_taken(table, length):
 def test_a_writer_that_died_inside_a_write_leaves_a_readable_slot(table):
     occupy(table, 0, b"job", b"token")
     table._words[4096 // 8] += 1  # the odd sequence number that a killed writer leaves
-    assert table.view(0).job_id == b"job"
+    assert table.view(0) is None
+    assert table.view(0, writer_gone=True).job_id == b"job"
+    assert [view.job_id for view in table.views(writer_gone=True)] == [b"job"]
+
+
+def test_a_closed_table_is_empty():
+    """A keeper may have a view in hand, and wait for Redis, while the table's child is put away."""
+    made = SlotTable.create(2)
+    occupy(made, 0)
+    [view] = made.views()
+    made.close()
+    assert made.views() == []
+    assert not made.is_current(view)
 
 
 def test_what_is_no_table_is_refused():

@@ -1,0 +1,120 @@
+"""Orders from outside, obeyed by a real worker: retire, cancel, another policy; and what an idle one costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import jobs
+from tests.chaos.conftest import KEYS
+from tests.support.waiting import eventually_sync
+
+
+def retire(lab, worker, seconds=30):
+    entries = lab.redis.hgetall(KEYS.workers)
+    [name] = [name for name, entry in entries.items() if json.loads(entry)["pid"] == worker.pid]
+    deadline = int((time.time() + seconds) * 1000)
+    lab.redis.hset(KEYS.retiring, name, json.dumps({"v": 1, "start": 1, "deadline": deadline}))
+    lab.redis.publish(KEYS.nudge, "retiring")
+    return name
+
+
+def test_a_retiring_worker_finishes_what_it_has_and_turns_not_ready(lab):
+    worker = lab.work(concurrency=2).ready()
+    first = lab.client.enqueue(jobs.sleep.job(1))
+    eventually_sync(lambda: lab.ids("start"))
+    name = retire(lab, worker)
+    eventually_sync(lambda: worker.probe("/readyz") == (200, "retiring\n"))
+    second = lab.client.enqueue(jobs.sleep.job(0))
+    assert first.result(timeout="5s") == "slept"
+    eventually_sync(lambda: worker.probe("/readyz") == (503, "retired\n"))
+    assert json.loads(lab.redis.hget(KEYS.workers, name))["state"] == "retiring"
+    assert worker.probe()[0] == 200
+    assert lab.ids("start") == [first.id]
+    other = lab.work(concurrency=2).ready()
+    assert second.result(timeout="5s") == "slept"
+    assert other.process.poll() is None
+
+
+def test_a_lease_that_runs_out_lets_it_work_again(lab):
+    worker = lab.work().ready()
+    retire(lab, worker, 1)
+    eventually_sync(lambda: worker.probe("/readyz")[0] == 503)
+    handle = lab.client.enqueue(jobs.sleep.job(0))
+    assert handle.result(timeout="5s") == "slept"
+
+
+def test_a_running_job_is_cancelled_within_a_second(lab):
+    lab.work().ready()
+    handle = lab.client.enqueue(jobs.sleep.job(60))
+    eventually_sync(lambda: lab.ids("start"))
+    began = time.monotonic()
+    handle.cancel("no need")
+    eventually_sync(lambda: lab.count("failed") == 1)
+    assert time.monotonic() - began < 1
+    assert lab.job(handle.id)["failedReason"] == "cancelled: no need"
+    eventually_sync(lambda: not lab.redis.exists(KEYS.cancelled))
+
+
+def test_another_policy_is_followed_at_once(lab):
+    lab.work().ready()
+    lab.policy(jobs=[{"name": "sleep", "timeout": "200ms", "retry": {"attempts": 1}}])
+    lab.redis.publish(KEYS.nudge, "policy")
+    eventually_sync(lambda: run_and_fail(lab), 10)
+
+
+def run_and_fail(lab):
+    handle = lab.client.enqueue(jobs.sleep.job(1))
+    eventually_sync(lambda: "finishedOn" in lab.job(handle.id))
+    return "timed out" in lab.job(handle.id).get("failedReason", "")
+
+
+def test_two_processes_share_the_concurrency(lab):
+    worker = lab.work(concurrency=5, processes=2).ready()
+    for _ in range(12):
+        lab.client.enqueue(jobs.sleep.job(1))
+    eventually_sync(lambda: lab.count("active") == 5)
+    assert len(worker.children()) == 2
+    eventually_sync(lambda: lab.count("completed") == 12, 10)
+    assert lab.metric(worker, "worker_slots") == 5
+
+
+def pss_kb(pid):
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def test_a_pod_s_worth_of_memory(lab):
+    worker = lab.work().ready()
+    handle = lab.client.enqueue(jobs.sleep.job(0))
+    handle.result(timeout="5s")
+    assert sum(map(pss_kb, [worker.pid, *worker.children()])) < 120 * 1024
+
+
+@pytest.mark.prove
+def test_an_idle_worker_sends_less_than_a_command_a_second(lab):
+    """At the recovery that is built in; commands as the server counts those that clients send, but for the wait."""
+    lab.redis.delete(KEYS.policy)
+    lab.work(concurrency=100).ready()
+
+    async def observe():
+        await asyncio.sleep(6)  # the start is over
+        with lab.redis.monitor() as monitor:
+            end = time.monotonic() + 30
+            lab.redis.ping()
+            sent = []
+            while time.monotonic() < end:
+                if not monitor.connection.can_read(timeout=1):
+                    continue
+                command = monitor.next_command()
+                if command["client_type"] != "lua":
+                    sent.append(command["command"].split()[0])
+            return sent
+
+    sent = asyncio.run(observe())
+    beyond = [name for name in sent if name not in {"BZPOPMIN", "PING"}]
+    assert len(beyond) < 30, beyond

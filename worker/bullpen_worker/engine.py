@@ -20,10 +20,12 @@ from typing import Final
 
 from bullpen.catalogue import Catalogue
 from bullpen.contexts import ActiveJob, CancelReason, CancelScope
+from bullpen.errors import BullpenError
 from bullpen.execution import Executors, run_attempt
 from bullpen.failures import Failure
 from bullpen.keys import QueueKeys
 from bullpen.middleware import RunMiddleware
+from bullpen.operations.base import Eval
 from bullpen.outcomes import Completed, Failed, Outcome, Retried
 from bullpen.policy import QueuePolicy
 from bullpen.records import StoredJob
@@ -310,7 +312,31 @@ class Engine:
         return run_attempt(registration, job, executors=self._executors, middleware=self._middleware)
 
     async def schedule_next(self, stored: StoredJob, line: Line) -> None:
-        """Write the next run of the scheduler that produced the job."""
+        """Write the next run of the scheduler that produced the job; tried until Redis answers. Logs what cannot be."""
+        from bullpen import schedules  # noqa: PLC0415 - few queues have any
+
+        try:
+            advance = schedules.advance(self._keys, stored, _now_ms())
+            if advance is None:
+                return
+            (command,) = advance.commands()
+            while isinstance(command, Eval):
+                try:
+                    await line.link.eval(
+                        command.script, command.keys, (*command.args, *command.more_args), repeatable=True
+                    )
+                except ConnectionLost:
+                    continue
+                except ReplyError as error:
+                    if not passing(error):
+                        raise
+                    await asyncio.sleep(_REFUSED_PAUSE_S)
+                else:
+                    return
+        except BullpenError as error:
+            logger.error(  # noqa: TRY400 - the message says it all
+                "scheduler %s: its next run cannot be written: %s", stored.scheduler_id, error
+            )
 
     def parked(self, slot: Slot, found: Empty) -> None:
         """Take the slot back, and what its last answer said of the queue."""

@@ -1,0 +1,145 @@
+"""Node's BullMQ beside ours. Where Node is missing these tests are skipped, aloud; with BULLPEN_REQUIRE=node they fail."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from bullpen import embedded
+
+NODE = Path(__file__).with_name("node")
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """Node's bullmq, installed by the lock file if it is not there yet."""
+    missing = next((tool for tool in ("node", "npm") if shutil.which(tool) is None), None)
+    if missing is not None:
+        message = f"{missing} is not installed: nothing is compared with Node's BullMQ"
+        if "node" in os.environ.get("BULLPEN_REQUIRE", "").split(","):
+            pytest.fail(f"{message}, and BULLPEN_REQUIRE asks for it")
+        pytest.skip(message)
+    modules = NODE / "node_modules"
+    if not (modules / "bullmq").is_dir():
+        done = subprocess.run(
+            ["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return modules
+
+
+@pytest.fixture(scope="session")
+def tcp_server(redis_binary):
+    """A server that Node reaches too."""
+    with embedded.start(binary=redis_binary, unix=False) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(tcp_server) -> str:
+    """The URL of that server, emptied."""
+    tcp_server.flush()
+    return tcp_server.url
+
+
+class NodeDriver:
+    """Calls `tests/interop/node/driver.mjs`: ``await node.add("queue", "name", {…}, {…})``.
+
+    What Node raises is a `NodeError`. `jobs` are the starts that its workers have told.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.jobs: list[dict] = []
+        self.errors: list[str] = []
+        self._process = process
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future] = {}
+        self._ready = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read())
+
+    async def call(self, method: str, *args: object) -> object:
+        number = next(self._ids)
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._process.stdin.write(json.dumps({"id": number, "method": method, "args": args}).encode() + b"\n")
+        await self._process.stdin.drain()
+        async with asyncio.timeout(30):
+            return await future
+
+    def __getattr__(self, method: str):
+        return lambda *args: self.call(method, *args)
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(30):
+            await self._ready
+
+    async def close(self) -> None:
+        self._process.stdin.close()
+        try:
+            async with asyncio.timeout(10):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        await self._reader
+
+    async def _read(self) -> None:
+        while line := await self._process.stdout.readline():
+            message = json.loads(line)
+            match message.get("event"):
+                case "ready":
+                    self._ready.set_result(None)
+                case "job":
+                    self.jobs.append(message)
+                case "error":
+                    self.errors.append(message["message"])
+                case None:
+                    future = self._waiting.pop(message["id"])
+                    if not future.done():
+                        error = message.get("error")
+                        future.set_exception(NodeError(error)) if error else future.set_result(message["result"])
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(NodeError("the Node process has ended"))
+
+
+class NodeError(Exception):
+    """What Node's BullMQ raised."""
+
+
+@pytest.fixture
+async def node(node_modules, redis_url) -> AsyncIterator[NodeDriver]:
+    """Node's BullMQ on the same server."""
+    port = str(urlsplit(redis_url).port)
+    process = await asyncio.create_subprocess_exec(
+        "node",
+        "driver.mjs",
+        port,
+        cwd=NODE,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**24,
+    )
+    driver = NodeDriver(process)
+    try:
+        await driver.ready()
+        yield driver
+    finally:
+        await driver.close()
+        process._transport.close()
+
+
+@pytest.fixture
+async def client(redis_url):
+    """Our client on the same server."""
+    from bullpen import Client
+
+    async with contextlib.AsyncExitStack() as stack:
+        yield await stack.enter_async_context(Client(redis_url))

@@ -1,0 +1,191 @@
+"""The worker inside of a program of one's own."""
+
+import asyncio
+import json
+import threading
+import time
+
+import pytest
+
+from bullpen import Client, Context, Handlers, SyncContext
+from bullpen.errors import ConfigurationError
+from bullpen.redis.settings import RedisSettings
+from bullpen_worker import Worker
+from tests.redis.worker.conftest import PREFIX, Ends, Room
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def settings(bullpen_redis: str) -> RedisSettings:
+    return RedisSettings.from_url(bullpen_redis, prefix=PREFIX)
+
+
+async def test_it_runs_what_is_enqueued_and_drains_when_stopped(room: Room, settings: RedisSettings) -> None:
+    q = Handlers("q")
+
+    @q.handler("double")
+    async def double(number: int) -> int:
+        await asyncio.sleep(0.05)
+        return 2 * number
+
+    async with Client(settings) as client, asyncio.timeout(20):
+        worker = Worker(client, queue="q", handlers=[q], concurrency=3)
+        running = asyncio.create_task(worker.run())
+        handle = await client.enqueue(double.job(21))
+        assert await handle.result(timeout="5s") == 42
+        assert (await room.fields(handle.id))["pb"] == worker.name
+        entry = json.loads(await room.link.call("HGET", room.keys.workers, worker.name))  # type: ignore[arg-type]
+        assert (entry["slots"], entry["names"]) == (3, ["double"])
+        late = await client.enqueue(double.job(1))
+        await eventually(lambda: worker._engine is not None and worker._engine.busy)
+        stopper = threading.Thread(target=lambda: (worker.stop(), worker.stop()))
+        stopper.start()
+        await running
+        stopper.join()
+        assert await late.result(timeout="1s") == 2
+        assert await room.link.call("HEXISTS", room.keys.workers, worker.name) == 0
+        with pytest.raises(RuntimeError, match="has run already"):
+            await worker.run()
+
+
+async def test_handlers_enqueue_with_the_client_of_the_worker(settings: RedisSettings) -> None:
+    q = Handlers("q")
+    seen: list[object] = []
+
+    @q.handler("leaf")
+    async def leaf() -> str:
+        return "leaf"
+
+    @q.handler("tree")
+    async def tree(ctx: Context[None]) -> str:
+        seen.append(ctx.client)
+        return (await ctx.client.enqueue(leaf.job())).id
+
+    @q.handler("thread")
+    def thread(ctx: SyncContext[None]) -> str:
+        return ctx.client.enqueue(leaf.job()).id
+
+    async with Client(settings) as client, asyncio.timeout(20):
+        worker = Worker(client, queue="q", handlers=[q])
+        running = asyncio.create_task(worker.run())
+        for job in (tree.job(), thread.job()):
+            leaf_id = await (await client.enqueue(job)).result(timeout="5s")
+            assert await client.handle(leaf, leaf_id).result(timeout="5s") == "leaf"
+        assert seen == [client]
+        worker.stop()
+        await running
+
+
+async def test_a_handler_that_blocks_the_loop_keeps_its_lock(room: Room, settings: RedisSettings) -> None:
+    q = Handlers("q")
+
+    @q.handler("hog")
+    async def hog() -> None:
+        time.sleep(2.5)  # noqa: ASYNC251 - that is the point
+
+    await room.link.call(
+        "HSET", room.keys.policy, "v", "1", "rev", "1", "doc",
+        json.dumps({"recovery": {"lockDuration": "1500ms", "checkInterval": "200ms"}}),
+    )  # fmt: skip
+    ends = Ends()
+    async with Client(settings) as client, asyncio.timeout(20):
+        worker = Worker(client, queue="q", handlers=[q], hooks=ends)
+        running = asyncio.create_task(worker.run())
+        handle = await client.enqueue(hog.job())
+        await handle.result(timeout="10s")
+        worker.stop()
+        await running
+    fields = await room.fields(handle.id)
+    assert (fields["ats"], fields["atm"]) == ("1", "1")
+    assert ends.outcomes() == ["completed"]
+
+
+async def test_a_job_is_cancelled_from_elsewhere(room: Room, settings: RedisSettings) -> None:
+    q = Handlers("q")
+
+    @q.handler("long")
+    async def long() -> None:
+        await asyncio.sleep(60)
+
+    async with Client(settings) as client, asyncio.timeout(20):
+        worker = Worker(client, queue="q", handlers=[q])
+        running = asyncio.create_task(worker.run())
+        handle = await client.enqueue(long.job())
+        await room.becomes(handle.id, "active")
+        await handle.cancel("not wanted")
+        fields = await room.becomes(handle.id, "failed", timeout=7)
+        assert fields["failedReason"] == "cancelled: not wanted"
+        worker.stop()
+        await running
+
+
+async def test_its_concurrency_changes_while_it_runs(settings: RedisSettings) -> None:
+    q = Handlers("q")
+    running_now = most = 0
+
+    @q.handler("nap")
+    def nap() -> None:
+        nonlocal running_now, most
+        running_now += 1
+        most = max(most, running_now)
+        time.sleep(0.02)
+        running_now -= 1
+
+    async with Client(settings) as client, asyncio.timeout(20):
+        worker = Worker(client, queue="q", handlers=[q], concurrency=1)
+        running = asyncio.create_task(worker.run())
+        await client.enqueue_many(nap.job() for _ in range(20))
+        await eventually(lambda: most)
+        assert worker.concurrency == 1
+        worker.concurrency = 8
+        await client.enqueue_many(nap.job() for _ in range(100))
+        await eventually(lambda: most > 4, 10)
+        worker.stop()
+        await running
+        with pytest.raises(ValueError, match="whole number from 1"):
+            worker.concurrency = 0
+
+
+async def test_a_failing_lifespan_comes_through(settings: RedisSettings) -> None:
+    import contextlib
+    from collections.abc import Generator
+
+    @contextlib.contextmanager
+    def broken() -> Generator[None]:
+        raise OSError("no database")
+        yield
+
+    q = Handlers("q", lifespan=broken)
+
+    @q.handler("any")
+    async def handle() -> None: ...
+
+    async with Client(settings) as client, asyncio.timeout(20):
+        with pytest.raises(OSError, match="no database"):
+            await Worker(client, queue="q", handlers=[q]).run()
+
+
+async def test_cancelling_run_gives_the_jobs_back(room: Room, settings: RedisSettings) -> None:
+    q = Handlers("q")
+
+    @q.handler("long")
+    async def long() -> None:
+        await asyncio.sleep(60)
+
+    async with Client(settings) as client, asyncio.timeout(20):
+        worker = Worker(client, queue="q", handlers=[q])
+        running = asyncio.create_task(worker.run())
+        handle = await client.enqueue(long.job())
+        await room.becomes(handle.id, "active")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert await room.state(handle.id) in {"wait", "prioritized"}
+    assert "atm" not in await room.fields(handle.id)
+    assert await room.locks() == 0
+
+
+async def test_what_cannot_work_is_refused_when_it_is_made(settings: RedisSettings) -> None:
+    client = Client(settings)
+    with pytest.raises(ConfigurationError, match="no handler for queue 'q'"):
+        Worker(client, queue="q", handlers=[Handlers("other")])

@@ -6,7 +6,6 @@ the handler's thread while the loop may write the reason: one attribute, written
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -87,7 +86,7 @@ class CancelScope:
         self._task = None
 
     def _deliver(self) -> None:
-        if self._task is not None and not self.delivered:
+        if self._task is not None:
             self.delivered = True
             self._task.cancel()
 
@@ -295,6 +294,3 @@ def _json(what: str, value: object) -> str:
     except serialization.Misfit as error:
         msg = f"{what}: {error}"
         raise ValueError(msg) from None
-
-
-ContextMaker = Callable[[ActiveJob], BaseContext[Any]]

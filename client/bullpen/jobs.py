@@ -196,11 +196,6 @@ class JobType(Generic[P, R]):
         return _read_result(self._name, self.result_codec, text)
 
 
-JobState = Literal[
-    "waiting", "prioritized", "delayed", "active", "completed", "failed", "cancelled", "waiting-children", "unknown"
-]
-
-
 @dataclass(frozen=True)
 class JobInfo:
     """A job as it was at one moment."""

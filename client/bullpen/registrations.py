@@ -104,7 +104,8 @@ class Handler(JobType[P, R], Generic[P, R, Q, T]):
         defaults: JobDefaults | None = None,
     ) -> None:
         self._define(name, queue, version, {} if defaults is None else defaults)
-        self._function = function
+        # A static method of a class hides whether it is a coroutine function.
+        self._function: Callable[Q, T] = function.__func__ if isinstance(function, staticmethod) else function
         self._owner = owner
         self._contract = contract
         self._upgrade = {} if upgrade is None else dict(upgrade)

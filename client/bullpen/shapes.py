@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, cast
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 from bullpen import serialization
+from bullpen.errors import ConfigurationError
 from bullpen.serialization import Codec
 
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
@@ -84,9 +85,21 @@ class Named:
             "Arguments", [_field(parameter, hints.get(parameter.name, JsonValue)) for parameter in parameters], eq=False
         )
         setattr(self._fields, "__pydantic_config__", _WIRE)  # noqa: B010 - no checker knows it on a class made here
-        codec = serialization.codec(cast("type[Any]", self._fields))
+        codec = self._codec(parameters, hints)
         self._encode = codec.encode
         self._decode = codec.decode
+
+    def _codec(self, parameters: list[inspect.Parameter], hints: Mapping[str, Any]) -> Codec[Any]:
+        try:
+            return serialization.codec(cast("type[Any]", self._fields))
+        except ConfigurationError as error:
+            for parameter in parameters:
+                try:
+                    serialization.adapter(hints.get(parameter.name, JsonValue))
+                except ConfigurationError as guilty:
+                    msg = f"its parameter {parameter.name}: {guilty}"
+                    raise ConfigurationError(msg) from error
+            raise
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """Write the arguments by name, defaults included."""

@@ -2,19 +2,14 @@
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from bullpen import (
     Cancel,
-    CancelReason,
     Context,
-    Handlers,
     NonRetryableError,
     Payload,
     RateLimited,
@@ -24,93 +19,10 @@ from bullpen import (
     execution,
     outcomes,
 )
-from bullpen.contexts import ActiveJob
-from bullpen.failures import Failure
 from bullpen.options import Backoff
-from bullpen.outcomes import Completed, Failed, LockLost, Outcome, Released, Retried, Snoozed
+from bullpen.outcomes import Completed, Failed, Outcome, Retried, Snoozed
 from bullpen.registrations import Registration
-from bullpen.retry import Policy, Source
-
-T = TypeVar("T")
-POLICY = Policy(3, Backoff.fixed("5s"), Source.QUEUE)
-NOW = datetime(2027, 1, 1, tzinfo=UTC)
-
-
-class Services:
-    client: Any = None
-    sync_client: Any = None
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def progress(self, value_json: str) -> None:
-        raise NotImplementedError
-
-    def log(self, line: str) -> None:
-        self.lines.append(line)
-
-
-class Executors:
-    """Threads as they are; a "process" is a call here, its outcome what the real one would send."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(1)
-
-    async def run_thread(self, call: Callable[[], T], job: ActiveJob) -> T:
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
-
-    async def run_process(self, registration: Registration, job: ActiveJob) -> Outcome:
-        return await asyncio.to_thread(execution.run_in_process, registration, job, now=lambda: NOW, rng=lambda: 0.0)
-
-
-def job_of(data: str = "{}", **fields: Any) -> ActiveJob:
-    values: dict[str, Any] = {
-        "id": "1",
-        "name": "job",
-        "queue": "emails",
-        "data": data,
-        "attempt": 1,
-        "retry": POLICY,
-        "services": Services(),
-    }
-    return ActiveJob(**{**values, **fields})
-
-
-def registered(function: Callable[..., Any], *, middleware: Any = (), **options: Any) -> Registration:
-    handlers: Any = Handlers("emails", middleware=middleware)
-    registration: Registration = handlers.handler("job", **options)(function).registration()
-    return registration
-
-
-def in_process(function: Callable[..., Any], **options: Any) -> Registration:
-    registration = registered(function, **options)
-    assert registration.kind == "thread"
-    return Registration(
-        **{
-            name: "process" if name == "kind" else getattr(registration, name)
-            for name in Registration.__dataclass_fields__
-        }
-    )
-
-
-async def run(registration: Registration, job: ActiveJob | None = None, **options: Any) -> Outcome:
-    async with asyncio.timeout(20):
-        return await asyncio.create_task(
-            execution.run_attempt(
-                registration,
-                job_of() if job is None else job,
-                executors=Executors(),
-                now=lambda: NOW,
-                rng=lambda: 0.0,
-                **options,
-            )
-        )
-
-
-def reason_of(outcome: Outcome) -> str:
-    assert isinstance(outcome, Failed | Retried)
-    return outcome.failure.reason
+from tests.support.attempts import Executors, Services, in_process, job_of, reason_of, registered, run
 
 
 class Welcome(Payload):
@@ -319,154 +231,6 @@ async def test_an_endless_backoff_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = await run(registered(raising(ValueError("a"))[0], backoff_for=endless), job)
     assert isinstance(outcome, Retried)
     assert outcome.delay_ms == 5_000
-
-
-# -- cancellation ------------------------------------------------------------
-
-
-class Patient:
-    """A handler that waits, and does what it is told when it is cancelled."""
-
-    def __init__(self, then: str) -> None:
-        self.then = then
-        self.started = asyncio.Event()
-        self.again = asyncio.Event()
-
-    async def __call__(self) -> str:
-        self.started.set()
-        try:
-            await self.again.wait()
-        except asyncio.CancelledError:
-            match self.then:
-                case "raise":
-                    raise
-                case "return":
-                    return "done"
-                case "fail":
-                    raise OSError("while cleaning up") from None
-                case "snooze":
-                    raise Snooze("1s") from None
-        return "never"
-
-
-async def cancelled(then: str, reason: CancelReason) -> Outcome:
-    patient = Patient(then)
-    job = job_of(timeout_ms=30_000)
-    async with asyncio.timeout(20):
-        task = asyncio.create_task(
-            execution.run_attempt(registered(patient), job, executors=Executors(), now=lambda: NOW, rng=lambda: 0.0)
-        )
-        await patient.started.wait()
-        assert job.scope.cancel(reason, "because")
-        outcome = await task
-    assert task.cancelling() == 0
-    return outcome
-
-
-TIMED_OUT = Failure("bullpen.AttemptTimeout", "timed out after 30s", "")
-BY_CLEANING = Failure("OSError", "while cleaning up", "")
-DONE = Completed('"done"')
-
-
-@pytest.mark.parametrize(
-    ("then", "reason", "expected"),
-    [
-        ("raise", CancelReason.TIMEOUT, Retried(TIMED_OUT, 5_000, timed_out=True)),
-        ("raise", CancelReason.CANCELLED, outcomes.Cancelled("because")),
-        ("raise", CancelReason.SHUTDOWN, Released()),
-        ("raise", CancelReason.LOCK_LOST, LockLost()),
-        ("return", CancelReason.TIMEOUT, DONE),
-        ("return", CancelReason.CANCELLED, DONE),
-        ("return", CancelReason.SHUTDOWN, DONE),
-        ("return", CancelReason.LOCK_LOST, LockLost()),
-        ("fail", CancelReason.TIMEOUT, Retried(BY_CLEANING, 5_000, timed_out=True)),
-        ("fail", CancelReason.CANCELLED, outcomes.Cancelled("because")),
-        ("fail", CancelReason.SHUTDOWN, Released()),
-        ("fail", CancelReason.LOCK_LOST, LockLost()),
-        ("snooze", CancelReason.TIMEOUT, Snoozed(1_000)),
-        ("snooze", CancelReason.SHUTDOWN, Snoozed(1_000)),
-        ("snooze", CancelReason.CANCELLED, outcomes.Cancelled("because")),
-        ("snooze", CancelReason.LOCK_LOST, LockLost()),
-    ],
-)
-async def test_what_a_cancelled_handler_does_decides_with_the_reason(
-    then: str, reason: CancelReason, expected: Outcome
-) -> None:
-    outcome = await cancelled(then, reason)
-    if isinstance(outcome, Retried):
-        failure = outcome.failure
-        outcome = Retried(Failure(failure.error_type, failure.reason, ""), outcome.delay_ms, outcome.timed_out)
-    assert outcome == expected
-
-
-async def test_an_attempt_that_was_cancelled_before_it_began_does_not_run() -> None:
-    job = job_of()
-    job.scope.cancel(CancelReason.CANCELLED, "early")
-
-    async def never() -> None:
-        raise AssertionError
-
-    assert await run(registered(never), job) == outcomes.Cancelled("early")
-
-
-async def test_a_cancellation_that_the_scope_did_not_order_passes_through() -> None:
-    patient = Patient("raise")
-    async with asyncio.timeout(20):
-        task = asyncio.create_task(execution.run_attempt(registered(patient), job_of(), executors=Executors()))
-        await patient.started.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
-async def test_one_from_outside_passes_through_a_scope_that_was_cancelled_too() -> None:
-    patient = Patient("raise")
-    job = job_of()
-    async with asyncio.timeout(20):
-        task = asyncio.create_task(execution.run_attempt(registered(patient), job, executors=Executors()))
-        await patient.started.wait()
-        job.scope.cancel(CancelReason.TIMEOUT)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
-async def test_a_timeout_of_the_handlers_own_is_an_ordinary_error() -> None:
-    async def hurried() -> None:
-        async with asyncio.timeout(0):
-            await asyncio.Event().wait()
-
-    outcome = await run(registered(hurried))
-    assert isinstance(outcome, Retried)
-    assert (outcome.failure.error_type, outcome.timed_out) == ("TimeoutError", False)
-
-
-async def test_a_thread_is_told_and_never_interrupted() -> None:
-    started, told = threading.Event(), threading.Event()
-
-    def patient(ctx: SyncContext[None]) -> str:
-        started.set()
-        told.wait(20)
-        ctx.raise_if_cancelled()
-        return "never"
-
-    def stubborn() -> str:
-        started.set()
-        told.wait(20)
-        return "done"
-
-    for function, expected in [(patient, Released()), (stubborn, DONE)]:
-        started.clear()
-        told.clear()
-        job = job_of()
-        async with asyncio.timeout(20):
-            task = asyncio.create_task(execution.run_attempt(registered(function), job, executors=Executors()))
-            await asyncio.to_thread(started.wait, 20)
-            job.scope.cancel(CancelReason.SHUTDOWN)
-            await asyncio.sleep(0)
-            assert not task.done()
-            told.set()
-            assert await task == expected
 
 
 # -- middleware and context variables ----------------------------------------

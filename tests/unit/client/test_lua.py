@@ -1,0 +1,35 @@
+"""The scripts: BullMQ's to the letter, ours around them."""
+
+import hashlib
+import subprocess
+import sys
+
+import pytest
+
+from bullpen import lua
+from bullpen.errors import ConfigurationError
+
+
+def test_bullmqs_scripts_come_from_the_installed_package():
+    script = lua.bullmq("moveToActive-11")
+    assert script.key_count == 11
+    assert script.sha == hashlib.sha1(script.source.encode()).hexdigest()
+    assert "moveToActive" not in lua.ours("getJob-9").source
+
+
+def test_a_script_that_is_not_there_is_named():
+    with pytest.raises(ConfigurationError, match="moveToMars-3"):
+        lua.bullmq("moveToMars-3")
+
+
+@pytest.mark.parametrize("kind", lua.ADD_KINDS)
+def test_a_guarded_add_ends_with_bullmqs_source(kind):
+    for limited in (False, True):
+        assert lua.guarded_add(kind, limited=limited).source.endswith(lua.bullmq(kind).source)
+        assert lua.bullmq(kind).source in lua.guarded_bulk(limited=limited).source
+
+
+def test_the_package_itself_is_not_imported():
+    code = "import sys; from bullpen import lua; lua.bullmq('moveToActive-11'); print('bullmq' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "False"

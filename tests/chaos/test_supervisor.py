@@ -141,6 +141,7 @@ def alive(pid):
     [
         ("tests.chaos.no_such_module", "no_such_module"),
         ("tests.chaos.broken_lifespan", "the database is not there"),
+        ("tests.chaos.dies_at_import", "3 children in a row ended before they were ready"),
     ],
 )
 def test_what_cannot_start_ends_the_worker_with_its_message(lab, module, says, monkeypatch):

@@ -24,6 +24,7 @@ from bullpen_cli.local.plan import LocalQueue
 from bullpen_cli.local.session import Beside, Session
 from bullpen_cli.local.view import LiveView, PlainView, View
 
+REDIS_LOOK_SECONDS = 1.0
 OWN_PREFIX = "bull"
 """The prefix in a Redis that local mode started itself: BullMQ's default, so that any client finds the queues."""
 
@@ -174,10 +175,25 @@ async def redis_for(options: Options, shown: View) -> AsyncGenerator[tuple[str, 
         yield options.redis, options.prefix or prefix_of_this_folder(), settings.where
         return
     server = await asyncio.to_thread(embedded.start, options.data, say=shown.say)
+    watch_over = asyncio.create_task(keep_running(server, shown))
     try:
         yield server.url, options.prefix or OWN_PREFIX, f"{server.binary}"
     finally:
+        watch_over.cancel()
+        await asyncio.gather(watch_over, return_exceptions=True)
         await asyncio.to_thread(server.stop)
+
+
+async def keep_running(server: embedded.Server, shown: View) -> None:
+    """Start the embedded Redis again when somebody ends it: its jobs are in its append-only file."""
+    while True:
+        await asyncio.sleep(REDIS_LOOK_SECONDS)
+        if not server.running:
+            shown.say("The embedded Redis has ended; starting it again", style="yellow")
+            try:
+                await asyncio.to_thread(server.restart)
+            except BullpenError as error:
+                shown.say(str(error), style="red")
 
 
 def prefix_of_this_folder() -> str:

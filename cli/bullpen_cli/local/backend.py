@@ -35,9 +35,10 @@ async def declare_all(shell: Shell, queues: Iterable[LocalQueue]) -> None:
 
 @dataclass(frozen=True)
 class ReadWorkers(QueueOperation[dict[str, int]]):
-    """Who said lately that it works on the queue, and how many jobs each ran then.
+    """Who said lately that it takes jobs of the queue, and how many jobs each ran then.
 
-    The name is the one that the worker was given; behind an @ Redis has what tells one start from the next.
+    The name is the one that the worker was given; behind an @ Redis has what tells one start from the next. A worker whose
+    handlers are still being imported names none of them, and is left out.
     """
 
     keys: QueueKeys
@@ -54,6 +55,10 @@ class ReadWorkers(QueueOperation[dict[str, int]]):
                 fields = json.loads(entry)
             except ValueError:
                 continue
-            if isinstance(fields, dict) and isinstance(fields.get("busy"), int):
+            if (
+                isinstance(fields, dict)
+                and isinstance(fields.get("busy"), int)
+                and (fields.get("names") or fields["busy"])
+            ):
                 found[name.decode(errors="replace").rpartition("@")[0]] = fields["busy"]
         return found

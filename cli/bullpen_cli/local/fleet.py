@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -36,7 +35,9 @@ class LocalWorker:
     state: State = "starting"
     busy: int = 0
     generation: int = 0
-    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=12))
+    first_news: str = ""
+    last_news: str = ""
+    """What it wrote that is no routine: the first tells why it did not start, the last why it ended."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -54,14 +55,17 @@ class WorkerCommand:
 
 
 class Fleet:
-    """The workers of one JobQueue. Belongs to one event loop, and to one task group for as long as it lives."""
+    """The workers of one JobQueue. Belongs to one event loop, and to one task group for as long as it lives.
+
+    `heard` is told each line that a worker writes, and gives back what of it is no routine.
+    """
 
     def __init__(
         self,
         queue: str,
         command: WorkerCommand,
         tasks: asyncio.TaskGroup,
-        heard: Callable[[str], None],
+        heard: Callable[[str], str | None],
         *,
         grace_seconds: float,
     ) -> None:
@@ -70,6 +74,8 @@ class Fleet:
         self.grace_seconds = grace_seconds
         self.trouble: str | None = None
         """Why workers cannot start, in a sentence; None while they can."""
+        self.failed_starts = 0
+        """How many workers in a row ended before they took jobs."""
         self._tasks = tasks
         self._heard = heard
         self._workers: dict[str, LocalWorker] = {}
@@ -94,6 +100,11 @@ class Fleet:
     def starting(self) -> int:
         """How many have been started and take no jobs yet."""
         return sum(worker.state == "starting" for worker in self._workers.values())
+
+    @property
+    def cannot_start(self) -> str:
+        """Why no worker can start now; empty while one can, or when it is time to try again."""
+        return self.trouble or "the last worker failed" if time.monotonic() < self._not_before else ""
 
     async def scale(self, wanted: int) -> None:
         """Make it so many: start what is missing, tell the least busy to go."""
@@ -125,6 +136,7 @@ class Fleet:
         self._generation += 1
         self._not_before = 0.0
         self._pause = FIRST_PAUSE_SECONDS
+        self.failed_starts = 0
         self.trouble = None
 
     async def close(self) -> int:
@@ -182,9 +194,9 @@ class Fleet:
                     continue
                 if not raw:
                     break
-                line = raw.decode(errors="replace")
-                worker.last_lines.append(line.rstrip())
-                self._heard(line)
+                if news := self._heard(raw.decode(errors="replace")):
+                    worker.first_news = worker.first_news or news
+                    worker.last_news = news
             code = await worker.process.wait()
         finally:
             if worker.process.returncode is None:
@@ -197,11 +209,16 @@ class Fleet:
     def _lost(self, worker: LocalWorker, code: int) -> None:
         """A worker ended without being told to."""
         lived = time.monotonic() - worker.started
+        why = worker.last_news
+        if worker.state == "starting":
+            self.failed_starts += 1
+            why = worker.first_news
         if lived >= HEALTHY_AFTER_SECONDS:
             self._pause = FIRST_PAUSE_SECONDS
-        last = next((line for line in reversed(worker.last_lines) if line.strip()), "it said nothing")
         how = f"exit {code}" if code >= 0 else f"signal {-code}"
-        self.trouble = f"a worker ended by itself ({how}) after {lived:.1f} s: {last}"
+        self.trouble = (
+            f"a worker ended by itself ({how}) after {lived:.1f} s: {' '.join(why.split()) or 'it said nothing'}"
+        )
         self._not_before = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
 
@@ -213,6 +230,7 @@ class Fleet:
         worker.busy = busy
         if worker.state == "starting":
             worker.state = "ready"
+            self.failed_starts = 0
             self.trouble = None
 
     def _tell_to_go(self, worker: LocalWorker) -> None:

@@ -38,6 +38,8 @@ IDLE_HORIZON_MS: Final = 300_000
 """``--until-idle`` waits for jobs that are due within so long, retries that back off among them."""
 
 IDLE_READINGS: Final = 3
+HOPELESS_STARTS: Final = 3
+"""``--until-idle`` ends when so many workers of a queue in a row could not start: it would wait for ever."""
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Session:
         self._stops = 0
         self._idle_readings = 0
         self._beside_code: int | None = None if beside else 0
+        self._hopeless = False
         self._began = time.monotonic()
         self._heartbeats_at = float("-inf")
 
@@ -149,8 +152,10 @@ class Session:
         return helpers
 
     def _take_charge(self, queue: LocalQueue, tasks: asyncio.TaskGroup) -> None:
-        def heard(raw: str, source: str = queue.name) -> None:
-            self._view.hear(self.journal.read(source, raw))
+        def heard(raw: str, source: str = queue.name) -> str | None:
+            line = self.journal.read(source, raw)
+            self._view.hear(line)
+            return None if line.routine else line.text
 
         fleet = None
         if queue.command is not None:
@@ -188,7 +193,7 @@ class Session:
         return left
 
     def _exit_code(self) -> int:
-        if self._beside_code:
+        if self._beside_code or self._hopeless:
             return 1
         for name, charge in self._charges.items():
             failed = self.journal.accounts[name].failed if name in self.journal.accounts else 0
@@ -208,7 +213,7 @@ class Session:
             for charge in self._charges.values():
                 await self._scale(charge)
             self._draw()
-            if self._until_idle and await self._is_idle(shell):
+            if self._until_idle and (self._is_hopeless() or await self._is_idle(shell)):
                 return
             try:
                 async with asyncio.timeout(TICK_SECONDS):
@@ -258,11 +263,19 @@ class Session:
                 starting=fleet.starting,
                 busy=sum(worker.busy > 0 for worker in fleet.staying),
                 startup_ms=STARTUP_GUESS_MS,
-                cannot_start=fleet.trouble or "",
+                cannot_start=fleet.cannot_start,
             )
         decision = decide(observation, charge.queue.policy, charge.history, now_ms)
         charge.decision, charge.history = decision, decision.history
         await fleet.scale(decision.replicas)
+
+    def _is_hopeless(self) -> bool:
+        """Whether the workers of a queue cannot start."""
+        for name, charge in self._charges.items():
+            if charge.fleet is not None and charge.fleet.failed_starts >= HOPELESS_STARTS:
+                self._hopeless = True
+                self._view.say(f"{name}: its workers cannot start: {charge.fleet.trouble}", style="red")
+        return self._hopeless
 
     async def _is_idle(self, shell: Shell) -> bool:
         """Whether nothing waits, runs or is due soon, in several readings, and the command beside has ended."""

@@ -225,7 +225,7 @@ async def test_a_lost_lock_voids_the_result(room: Room, ends: Ends) -> None:
 
     job_id = await room.add("long")
     async with room.engine(q, hooks=ends) as engine:
-        (view,) = await eventually(lambda: engine.table.views())
+        (view,) = await eventually(engine.table.views)
         await eventually(lambda: engine.busy)
         engine.lock_lost(view.slot, view.generation - 1)  # of an earlier run: nothing happens
         engine.lock_lost(view.slot, view.generation)

@@ -106,11 +106,9 @@ async def test_an_ack_whose_reply_was_lost_counts_once(room: Room, ends: Ends, b
             state = {"complete": "completed", "retry": "wait", "fail": "failed"}.get(way, "delayed")
 
             async def applied() -> bool:
-                return (
-                    await room.state(job_id) in {state, "active"}
-                    and way != "retry"
-                    or await room.state(job_id) in {"wait", "active"}
-                )
+                return (await room.state(job_id) in {state, "active"} and way != "retry") or await room.state(
+                    job_id
+                ) in {"wait", "active"}
 
             await eventually(applied)
             await asyncio.sleep(0.05)

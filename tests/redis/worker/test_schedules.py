@@ -14,13 +14,12 @@ async def upsert(room: Room, schedule: Schedule) -> None:
     operation = next(steps)
     try:
         while True:
-            replies = []
-            for call in operation.commands():
-                replies.append(
-                    await room.link.eval(call.script, call.keys, call.args)
-                    if hasattr(call, "script")
-                    else await room.link.send(pack_command(*call.words))
-                )
+            replies = [
+                await room.link.eval(call.script, call.keys, call.args)
+                if hasattr(call, "script")
+                else await room.link.send(pack_command(*call.words))
+                for call in operation.commands()
+            ]
             operation = steps.send(operation.read(replies))
     except StopIteration:
         pass

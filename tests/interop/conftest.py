@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -53,11 +53,14 @@ def redis_url(tcp_server) -> str:
 class NodeDriver:
     """Calls `tests/interop/node/driver.mjs`: ``await node.add("queue", "name", {…}, {…})``.
 
-    What Node raises is a `NodeError`. `jobs` are the starts that its workers have told.
+    What Node raises is a `NodeError`. `jobs` are the starts that its workers have told, `events` what was asked for by
+    `watch`, `stalled` the jobs that its workers took back.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.jobs: list[dict] = []
+        self.events: list[dict] = []
+        self.stalled: list[str] = []
         self.errors: list[str] = []
         self._process = process
         self._ids = itertools.count(1)
@@ -80,6 +83,11 @@ class NodeDriver:
         async with asyncio.timeout(30):
             await self._ready
 
+    async def kill(self) -> None:
+        """End the process as the kernel's OOM killer does."""
+        self._process.kill()
+        await self._process.wait()
+
     async def close(self) -> None:
         self._process.stdin.close()
         try:
@@ -89,6 +97,7 @@ class NodeDriver:
             self._process.kill()
             await self._process.wait()
         await self._reader
+        self._process._transport.close()
 
     async def _read(self) -> None:
         while line := await self._process.stdout.readline():
@@ -100,6 +109,10 @@ class NodeDriver:
                     self.jobs.append(message)
                 case "error":
                     self.errors.append(message["message"])
+                case "stalled":
+                    self.stalled.append(message["id"])
+                case "queue":
+                    self.events.append({"type": message["type"], **message["args"]})
                 case None:
                     future = self._waiting.pop(message["id"])
                     if not future.done():
@@ -115,25 +128,32 @@ class NodeError(Exception):
 
 
 @pytest.fixture
-async def node(node_modules, redis_url) -> AsyncIterator[NodeDriver]:
+async def start_node(node_modules, redis_url) -> AsyncIterator[Callable[[], Awaitable[NodeDriver]]]:
+    """Start Node processes, each with BullMQ on the same server; they end with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(url: str = redis_url) -> NodeDriver:
+            process = await asyncio.create_subprocess_exec(
+                "node",
+                "driver.mjs",
+                str(urlsplit(url).port),
+                cwd=NODE,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=2**24,
+            )
+            driver = NodeDriver(process)
+            stack.push_async_callback(driver.close)
+            await driver.ready()
+            return driver
+
+        yield start
+
+
+@pytest.fixture
+async def node(start_node) -> NodeDriver:
     """Node's BullMQ on the same server."""
-    port = str(urlsplit(redis_url).port)
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        "driver.mjs",
-        port,
-        cwd=NODE,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=2**24,
-    )
-    driver = NodeDriver(process)
-    try:
-        await driver.ready()
-        yield driver
-    finally:
-        await driver.close()
-        process._transport.close()
+    return await start_node()
 
 
 @pytest.fixture

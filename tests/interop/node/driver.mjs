@@ -7,6 +7,7 @@ const connection = { host: '127.0.0.1', port: Number(process.argv[2]), maxRetrie
 const queues = new Map();
 const events = new Map();
 const workers = new Map();
+const flows = [];
 
 const queue = (name) => {
   if (!queues.has(name)) queues.set(name, new Queue(name, { connection }));
@@ -22,6 +23,12 @@ const queueEvents = async (name) => {
 };
 const write = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+// Jobs as plain values, wherever they stand in an answer.
+const plain = (value) => {
+  if (Array.isArray(value)) return value.map(plain);
+  if (value && typeof value.toJSON === 'function') return { ...value.toJSON(), processedBy: value.processedBy };
+  return value;
+};
 const job = async (name, id) => {
   const found = await queue(name).getJob(id);
   if (!found) throw new Error(`no job ${id}`);
@@ -33,6 +40,8 @@ const process_ = async (job) => {
   write({ event: 'job', queue: job.queueName, id: job.id, name: job.name, attempt: job.attemptsMade, data: job.data });
   const { does = 'return', value = null, message = 'it failed', ms = 0, times = 0 } = job.data ?? {};
   if (ms) await sleep(ms);
+  if (does === 'hang') await new Promise(() => {});
+  if (does === 'children') return job.getChildrenValues();
   if (does === 'progress') await job.updateProgress(value);
   if (does === 'log') await job.log(message);
   if (does === 'fail') throw new Error(message);
@@ -48,12 +57,20 @@ const process_ = async (job) => {
 const methods = {
   add: async (name, jobName, data, opts) => (await queue(name).add(jobName, data, opts)).id,
   addBulk: async (name, jobs) => (await queue(name).addBulk(jobs)).map((each) => each.id),
-  addFlow: async (tree) => (await new FlowProducer({ connection }).add(tree)).job.id,
+  addFlow: async (tree) => {
+    flows[0] ??= new FlowProducer({ connection });
+    return (await flows[0].add(tree)).job.id;
+  },
   getJob: async (name, id) => {
     const found = await queue(name).getJob(id);
     return found ? { ...found.toJSON(), state: await found.getState() } : null;
   },
   counts: (name) => queue(name).getJobCounts(),
+  call: async (name, method, ...args) => plain(await queue(name)[method](...args)),
+  watch: async (name, ...types) => {
+    const made = await queueEvents(name);
+    for (const type of types) made.on(type, (args) => write({ event: 'queue', queue: name, type, args }));
+  },
   waitUntilFinished: async (name, id, ttl) => (await job(name, id)).waitUntilFinished(await queueEvents(name), ttl),
   retry: async (name, id, state = 'failed') => (await job(name, id)).retry(state),
   remove: async (name, id) => (await job(name, id)).remove(),
@@ -70,6 +87,7 @@ const methods = {
   getJobSchedulers: (name) => queue(name).getJobSchedulers(),
   worker: async (name, opts = {}) => {
     const worker = new Worker(name, process_, { connection, ...opts });
+    worker.on('stalled', (id) => write({ event: 'stalled', queue: name, id }));
     worker.on('error', (error) => write({ event: 'error', queue: name, message: String(error.message) }));
     await worker.waitUntilReady();
     workers.set(name, worker);
@@ -91,6 +109,7 @@ const answer = async ({ id, method, args = [] }) => {
 createInterface({ input: process.stdin })
   .on('line', (line) => answer(JSON.parse(line)))
   .on('close', async () => {
+    setTimeout(() => process.exit(1), 3000); // whatever a Redis that has gone keeps open
     for (const worker of workers.values()) await worker.close(true);
     process.exit(0);
   });

@@ -246,3 +246,14 @@ def test_an_embedded_redis_that_was_killed_comes_back_with_its_jobs(shop):
         assert "hello Bob" in shop.enqueue("emails", "greet", '{"name": "Bob"}', "--wait", "20s")
         assert shop.redis.zcard("bull:emails:delayed") == 1
         assert process.poll() is None
+
+
+def test_schedules_of_the_yaml_run_and_go_with_it(shop):
+    beat = "  schedules: [{name: beat, every: 1s, job: greet, data: {name: Eve}}]\n"
+    shop.write("queues.yaml", QUEUE + beat)
+    with shop.running() as (_, log):
+        eventually_sync(lambda: shop.redis.zcard("bull:emails:completed") >= 2, timeout=30)
+        assert shop.redis.zrange("bull:emails:repeat", 0, -1) == ["beat"]
+        shop.write("queues.yaml", QUEUE)
+        eventually_sync(lambda: shop.redis.zcard("bull:emails:repeat") == 0, timeout=20)
+        assert "mistakes" not in log.read_text()

@@ -1,0 +1,233 @@
+"""Producers fail fast, say where and why, and never add a job twice."""
+
+import asyncio
+import socket
+import threading
+import time
+
+import pytest
+
+from bullpen import Client, EnqueueUncertain, JobSpec, RedisUnavailable, SyncClient
+from support.waiting import eventually
+
+
+@pytest.fixture
+def dead_port():
+    """A port at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+async def test_a_dead_redis_fails_an_enqueue(dead_port):
+    async with Client(f"redis://:secret@127.0.0.1:{dead_port}", timeout="2s") as client:
+        async with asyncio.timeout(10):
+            with pytest.raises(RedisUnavailable, match=f"127.0.0.1:{dead_port}") as caught:
+                await client.queue("emails").enqueue("x")
+    assert not isinstance(caught.value, EnqueueUncertain)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_dead_redis_fails_a_blocking_enqueue(dead_port):
+    client = SyncClient(f"redis://:secret@127.0.0.1:{dead_port}", timeout="2s")
+    with client, pytest.raises(RedisUnavailable, match=f"127.0.0.1:{dead_port}") as caught:
+        client.queue("emails").enqueue("x")
+    assert not isinstance(caught.value, EnqueueUncertain)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_a_frozen_redis_fails_an_enqueue_within_its_timeout(redis_server, used):
+    async with Client(redis_server.url, timeout="500ms") as client:
+        queue = client.queue("emails")
+        if used:
+            await queue.enqueue("x")
+        redis_server.freeze()
+        try:
+            began = time.monotonic()
+            with pytest.raises(RedisUnavailable) as caught:
+                await queue.enqueue("x", {}, job_id="mine")
+            took = time.monotonic() - began
+            with pytest.raises(RedisUnavailable):
+                await queue.enqueue("y", {}, job_id="other")
+        finally:
+            redis_server.thaw()
+        assert isinstance(caught.value, EnqueueUncertain) is used
+        assert took < 5  # of 0.5: what is wrong takes for ever
+        await queue.enqueue("z")  # and it is well again
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_frozen_redis_fails_a_blocking_enqueue_within_its_timeout(redis_server, used):
+    with SyncClient(redis_server.url, timeout="500ms") as client:
+        queue = client.queue("emails")
+        if used:
+            queue.enqueue("x")
+        redis_server.freeze()
+        try:
+            began = time.monotonic()
+            with pytest.raises(RedisUnavailable) as caught:
+                queue.enqueue("x", {}, job_id="mine")
+            took = time.monotonic() - began
+        finally:
+            redis_server.thaw()
+        assert isinstance(caught.value, EnqueueUncertain) is used
+        assert took < 5
+        queue.enqueue("z")
+
+
+class Gate:
+    """A proxy in front of Redis that may swallow the answer to one command, and cut the connection there."""
+
+    def __init__(self, path, *, forward=True):
+        self._path = path
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}"
+        self.cut_at: bytes | None = None
+        self.forward = forward
+        self.adds = 0
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+        self._sockets = []
+
+    def close(self):
+        self._server.close()
+        for each in self._sockets:
+            each.close()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._path)
+            self._sockets += [near, far]
+            threading.Thread(target=self._pass, args=(near, far), daemon=True).start()
+
+    def _pass(self, near, far):
+        try:
+            while data := near.recv(1 << 20):
+                cut = self.cut_at is not None and self.cut_at in data
+                if cut:
+                    self.cut_at = None
+                    self.adds += 1
+                if self.forward or not cut:
+                    far.sendall(data)
+                    answer = far.recv(1 << 20)
+                if cut:
+                    break
+                near.sendall(answer)
+        except OSError:
+            pass
+        finally:
+            near.close()
+            far.close()
+
+
+@pytest.fixture
+def gate(redis_server):
+    made = []
+
+    def gate(**options):
+        made.append(Gate(redis_server.url.removeprefix("unix://"), **options))
+        return made[-1]
+
+    yield gate
+    for each in made:
+        each.close()
+
+
+MARK = b"the-payload-that-is-cut"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_add_whose_answer_was_lost_is_looked_up(gate, redis_server, count):
+    through = gate()
+    async with Client(through.url) as client, Client(redis_server.url) as direct:
+        queue = client.queue("emails")
+        await queue.enqueue("warm")
+        await queue.enqueue_many([JobSpec.by_name("warm")] * 2)  # Redis knows both scripts now
+        through.cut_at = MARK
+        if count == 1:
+            handles = [await queue.enqueue("x", {"text": MARK.decode()})]
+        else:
+            handles = await queue.enqueue_many([JobSpec.by_name("x", {"text": MARK.decode()})] * count)
+        assert through.adds == 1
+        assert [(await direct.queue("emails").job(handle.id).info()).name for handle in handles] == ["x"] * count
+        assert (await direct.queue("emails").counts())["waiting"] == 3 + count
+
+
+async def test_an_add_of_which_nothing_is_found_is_uncertain_and_not_repeated(gate, redis_server):
+    through = gate(forward=False)
+    async with Client(through.url) as client, Client(redis_server.url) as direct:
+        queue = client.queue("emails")
+        await queue.enqueue("warm")
+        through.cut_at = MARK
+        with pytest.raises(EnqueueUncertain):
+            await queue.enqueue("x", {"text": MARK.decode()})
+        assert through.adds == 1
+        assert (await direct.queue("emails").counts())["waiting"] == 1
+        await queue.enqueue("x", {"text": MARK.decode()})
+        assert (await direct.queue("emails").counts())["waiting"] == 2
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_the_blocking_client_looks_too(gate, redis_server, forward):
+    through = gate(forward=forward)
+    with SyncClient(through.url) as client, SyncClient(redis_server.url) as direct:
+        queue = client.queue("emails")
+        queue.enqueue("warm")
+        through.cut_at = MARK
+        if forward:
+            queue.enqueue("x", {"text": MARK.decode()})
+        else:
+            with pytest.raises(EnqueueUncertain):
+                queue.enqueue("x", {"text": MARK.decode()})
+        assert direct.queue("emails").counts()["waiting"] == (2 if forward else 1)
+
+
+async def test_what_changes_nothing_is_asked_again(gate):
+    through = gate()
+    async with Client(through.url) as client:
+        queue = client.queue("emails")
+        await queue.enqueue("warm")
+        through.cut_at = b"LLEN"
+        assert (await queue.counts())["waiting"] == 1
+
+
+async def test_redis_restarted(redis_server):
+    async with Client(redis_server.url) as client:
+        queue = client.queue("emails")
+        await queue.enqueue("x")
+        link = client._session.bind().shell._link
+        redis_server.restart()
+        await eventually(lambda: link.connection is None)
+        await queue.enqueue("y")
+
+
+def test_redis_restarted_under_a_blocking_client(redis_server):
+    with SyncClient(redis_server.url) as client:
+        queue = client.queue("emails")
+        queue.enqueue("x")
+        redis_server.restart()
+        queue.enqueue("y")
+
+
+async def test_a_redis_that_is_full_says_what_to_do(redis_server):
+    async with Client(redis_server.url) as client:
+        queue = client.queue("emails")
+        await queue.enqueue("x")
+        redis_server.execute(b"CONFIG", b"SET", b"maxmemory", b"1")
+        with pytest.raises(RedisUnavailable, match="maxmemory"):
+            await queue.enqueue("x")
+
+
+def test_a_redis_that_is_full_says_so_to_a_blocking_client(redis_server):
+    with SyncClient(redis_server.url) as client:
+        queue = client.queue("emails")
+        queue.enqueue("x")
+        redis_server.execute(b"CONFIG", b"SET", b"maxmemory", b"1")
+        with pytest.raises(RedisUnavailable, match="maxmemory"):
+            queue.enqueue("x")

@@ -40,6 +40,9 @@ OPERATOR = (
 )
 """What only the operator reads, which is not here yet; local mode has no use for it."""
 
+NOTES = {"priorities.unprioritized": "*Not obeyed yet: such jobs are served first.*"}
+"""What else is to be said of a field that the model does not say."""
+
 _OFFERED = "ClusterRedisConnection: spec"
 
 HEAD = """# JobQueue in YAML
@@ -207,6 +210,8 @@ def _meaning(root: type[BaseModel], at: tuple[str | int, ...], info: FieldInfo) 
     if root is not JobQueueSpec:
         return said
     where = _dotted(at)
+    if where in NOTES:
+        return f"{NOTES[where]} {said}"
     if where in NOTHING_YET:
         return f"*Nothing yet.* {said}"
     return f"*Operator.* {said}" if where in OPERATOR else said

@@ -1,0 +1,470 @@
+"""The inside of both harnesses: queues in memory, their handlers, and the clock that everything follows.
+
+Model: one attempt runs at a time, in a task of its own; only a handler that waits for another job has that one run
+beside it. Whoever needs work done (`run_until_idle`, `advance`, `run`, code that waits for a result) drives: takes the lock and
+does one step after the other in a task with clean context variables, so that the driver's own timers are real ones. Within
+an attempt, drivers take the attempt's lock in place of the harness's, since that one is held by who runs the attempt.
+
+A step is the next job that can start now or, when there is none, a move of the clock to the next moment at which
+something happens. While an attempt runs the clock moves only when its handler sleeps, which can be said for certain where the
+handler is one task that awaits `asyncio.sleep`. Of several tasks one of which sleeps, a short real silence decides. A handler that
+waits for something else is waited for in real time, and given up when nothing has stirred for `patience` seconds.
+"""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from bullpen import outcomes, schedules, views
+from bullpen.catalogue import Catalogue, Deps, open_lifespans
+from bullpen.client import Client
+from bullpen.contexts import ActiveJob, CancelReason, CancelScope
+from bullpen.errors import BullpenError, ConfigurationError, JobCancelled, JobFailed
+from bullpen.handlers import Handlers
+from bullpen.jobs import JobInfo
+from bullpen.keys import QueueKeys
+from bullpen.middleware import EnqueueMiddleware, RunMiddleware
+from bullpen.outcomes import Outcome
+from bullpen.policy import QueuePolicy
+from bullpen.records import StoredJob
+from bullpen.registrations import Registration
+from bullpen.schedules import UpsertSchedule
+from bullpen.sync_client import SyncClient
+from bullpen.testing import repeating
+from bullpen.testing.clock import RUNNING, Diversion, Running, VirtualClock
+from bullpen.testing.memory import MemoryQueue
+from bullpen.testing.shells import PREFIX, MemorySession, MemorySyncSession
+from bullpen.testing.work import Output, QueueWork, Trial, error_of
+
+if TYPE_CHECKING:
+    from bullpen.api.v1alpha1 import JobQueue
+
+T = TypeVar("T")
+
+MOST_STEPS: Final = 100_000
+"""So many jobs at one moment are taken for a loop that never ends."""
+
+_TURNS: Final = 20
+_SILENCE_S: Final = 0.25
+_LAST_WORDS_S: Final = 1.0
+
+
+class HarnessError(BullpenError):
+    """The harness cannot go on as it was asked to; the message says why."""
+
+
+class HandlerStuck(HarnessError):
+    """A handler waits for something outside that does not come."""
+
+
+class Workbench:
+    """See the module."""
+
+    def __init__(
+        self,
+        handlers: Sequence[Handlers[Any]],
+        declared: "Mapping[str, JobQueue]",
+        *,
+        now_ms: int,
+        seed: int,
+        middleware: Sequence[RunMiddleware],
+        client_middleware: Sequence[EnqueueMiddleware],
+        patience: float,
+    ) -> None:
+        self.clock = VirtualClock(now_ms)
+        self.attempts = 0
+        self.failures: list[Exception] = []
+        self.client = Client.over(MemorySession(self, client_middleware))
+        self.sync_client = SyncClient.over(MemorySyncSession(self, client_middleware))
+        self.start: Callable[[Coroutine[Any, Any, None]], None] | None = None
+        """Runs a coroutine to its end for who cannot await; None where that is not possible."""
+        self._handlers = tuple(handlers)
+        self._declared = declared
+        self._random = random.Random(seed)  # noqa: S311 - jitter that a seed repeats
+        self._middleware = tuple(middleware)
+        self._patience = patience
+        self._queues: dict[str, MemoryQueue] = {}
+        self._works: dict[str, QueueWork] = {}
+        self._running: list[tuple[str, str, Running]] = []
+        self._errors: dict[tuple[str, str], Exception] = {}
+        self._results: dict[tuple[str, str], bytes] = {}
+        self._turn = 0
+        self._deps: Deps = {None: None}
+        for name in _queue_names(self._handlers, declared):
+            self.queue(name)
+
+    # -- life ----------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Enter the lifespans, each once, and begin the schedules. Raises what a lifespan raises."""
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._clean = contextvars.copy_context()
+        self._closing = asyncio.Event()
+        opened: asyncio.Future[Deps] = self._loop.create_future()
+        self._lifespans = self._loop.create_task(self._hold_lifespans(opened), context=self._clean.copy())
+        await asyncio.wait((opened, self._lifespans), return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            await self._lifespans  # it raises
+        self._deps = opened.result()
+        for name, jobqueue in self._declared.items():
+            queue = self.queue(name)
+            for schedule in schedules.of(jobqueue, queue.keys, queue.policy):
+                next_ms = schedule.next_ms(self.clock.now_ms)
+                if next_ms is not None:
+                    repeating.upsert(queue, UpsertSchedule(queue.keys, schedule, next_ms, self.clock.now_ms))
+
+    async def close(self) -> None:
+        """Leave the lifespans. Jobs that are left in the queues stay there."""
+        await self.client.close()
+        self.sync_client.close()
+        self._closing.set()
+        await self._lifespans
+
+    async def _hold_lifespans(self, opened: "asyncio.Future[Deps]") -> None:
+        # In one task, since what is entered in one must be left in the same (a TaskGroup says so).
+        lifespans = dict.fromkeys(lifespan for work in self._works.values() for lifespan in work.catalogue.lifespans())
+        async with open_lifespans(lifespans) as deps:
+            opened.set_result(deps)
+            await self._closing.wait()
+
+    # -- what shells need (bullpen.testing.shells.Queues) ---------------------
+
+    def now_ms(self) -> int:
+        """Give the time."""
+        return self.clock.now_ms
+
+    def queue(self, name: str) -> MemoryQueue:
+        """Give the queue of that name; make it at first use."""
+        found = self._queues.get(name)
+        if found is not None:
+            return found
+        queue = self._queues[name] = MemoryQueue(
+            QueueKeys(PREFIX, name), on_cancel=lambda job_id, text: self._cancel(name, job_id, text)
+        )
+        jobqueue = self._declared.get(name)
+        if jobqueue is not None:
+            queue.policy = QueuePolicy.from_spec(jobqueue.spec)
+            queue.paused = bool(jobqueue.spec.paused)
+        if any(each is None or each == name for each in _queues_of(self._handlers)):
+            self._works[name] = QueueWork(queue, Catalogue(self._handlers, name))
+        return queue
+
+    async def wait(self, waiting: Coroutine[Any, Any, T], seconds: float) -> T | None:
+        """Wait for it while the harness works and its clock runs; None when so much time has passed on it."""
+        task = asyncio.ensure_future(waiting)
+        expired = asyncio.get_running_loop().create_future()
+        timer = self.clock.call_at(
+            self.clock.time() + seconds, _set, expired, loop=self._loop, context=self._clean.copy()
+        )
+        try:
+            while not (task.done() or expired.done()):
+                await self.drive(lambda: self._step_unless(lambda: task.done() or expired.done()))
+            return await task if task.done() else None
+        finally:
+            timer.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    def work_until(self, is_over: Callable[[], bool], seconds: float) -> None:
+        """Work, and let the clock run, until that says so or so much time has passed on it."""
+        if is_over():
+            return
+        if self.start is None or self._loop.is_running():
+            msg = (
+                "a blocking client waits for a job while the harness runs this code on its one thread: nothing would "
+                "ever happen. Wait in an async def handler, or by the harness's own client"
+            )
+            raise HarnessError(msg)
+        self.start(self._work_until(is_over, self.clock.now_ms + int(seconds * 1_000)))
+
+    async def _work_until(self, is_over: Callable[[], bool], until_ms: int) -> None:
+        while not is_over() and self.clock.now_ms < until_ms:
+            if not await self.drive(lambda: self.step(until_ms)):
+                self._move_to(until_ms)
+
+    # -- looking -------------------------------------------------------------
+
+    def jobs(self, name: str | None, queue: str | None, state: str | None) -> list[JobInfo]:
+        """List jobs of all queues, those that were enqueued first before the others."""
+        found = [
+            views.info(each.keys.queue, job, each.policy)
+            for each in self._queues.values()
+            if queue is None or each.keys.queue == queue
+            for job in map(each.find, list(each.hashes))
+            if job is not None and (name is None or job.job.name == name)
+        ]
+        found.sort(key=lambda info: info.enqueued_at)
+        return [info for info in found if state is None or info.state == state]
+
+    def ended(self, queue: str, job_id: str) -> bytes | Exception | None:
+        """Give the job's result as JSON, or the error that it ended with; None while it has not ended."""
+        found = self.queue(queue).find(job_id)
+        error = self._errors.get((queue, job_id))
+        if found is not None and found.state not in {"completed", "failed"}:
+            return None
+        if found is not None and found.state == "completed":
+            return found.job.returnvalue or b"null"
+        if error is not None:
+            return error
+        if found is not None:
+            reason = found.job.failed_reason or ""
+            return JobFailed(reason, error_type=found.job.error_type, attempts=found.job.attempts_made)
+        return self._results.get((queue, job_id))
+
+    def obstacle(self, queue: str) -> str:
+        """Say why nothing more happens in a queue."""
+        if queue not in self._works:
+            there = ", ".join(sorted(self._works)) or "none"
+            return f"this harness has no handlers of queue {queue!r}; it has those of: {there}"
+        if self._queues[queue].paused:
+            return f"queue {queue!r} is paused"
+        if self._queues[queue].is_maxed():
+            return f"queue {queue!r} runs as many jobs as its concurrency.total allows"
+        return "it waits for nothing that this harness knows of: it may have been removed"
+
+    # -- driving -------------------------------------------------------------
+
+    async def drive(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do a piece of work, one such at a time, in a task of its own."""
+        outer = RUNNING.get()
+        lock = self._lock if outer is None else outer.lock
+
+        async def exclusively() -> T:
+            async with lock:
+                return await work()
+
+        return await self._clean.copy().run(self._loop.create_task, exclusively())
+
+    async def settle_now(self) -> None:
+        """Run what can start now, as soon as nobody else drives."""
+        await self.drive(self.settle)
+
+    async def settle(self) -> None:
+        """Run what can start now, until nothing more can. Raises `HarnessError` when that never ends."""
+        for _ in range(MOST_STEPS):
+            if not await self._run_one():
+                return
+        msg = f"{MOST_STEPS:,} jobs have run at one moment, and there are more: does a job enqueue itself for ever?"
+        raise HarnessError(msg)
+
+    async def advance_to(self, until_ms: int) -> None:
+        """Run all that can start up to that moment; the clock stands there afterwards, or later."""
+        if self._lock.locked() and RUNNING.get() is None:  # somebody runs an attempt: time passes for that one
+            while (next_ms := self._next_timer_ms()) is not None and next_ms <= until_ms:
+                self._move_to(next_ms)
+                await self._turns()
+            self._move_to(until_ms)
+        while await self.drive(lambda: self._advance_step(until_ms)):
+            pass
+
+    async def step(self, until_ms: int | None = None) -> bool:
+        """Run one job, or go on to the next moment, up to `until_ms`. False when nothing is left to happen until then."""
+        if await self._run_one():
+            return True
+        moments = [ms for ms in (self._next_start_ms(), self._next_timer_ms()) if ms is not None]
+        if not moments or (until_ms is not None and min(moments) > until_ms):
+            return False
+        self._move_to(min(moments))
+        await self._turns()
+        return True
+
+    async def _advance_step(self, until_ms: int) -> bool:
+        await self.settle()
+        if await self.step(until_ms):
+            return True
+        self._move_to(until_ms)
+        return False
+
+    async def _step_unless(self, is_over: Callable[[], bool]) -> None:
+        await self._turns(is_over)
+        if not is_over():
+            await self.step()
+
+    async def _turns(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Let other tasks of the loop go on, where there are any."""
+        for _ in range(_TURNS):
+            if is_over():
+                return
+            await asyncio.sleep(0)
+
+    def _next_start_ms(self) -> int | None:
+        found = (work.queue.next_ms(self.clock.now_ms) for work in self._works.values())
+        return min((ms for ms in found if ms is not None), default=None)
+
+    def _next_timer_ms(self) -> int | None:
+        found = [running.deadline_ms for _, _, running in self._running if running.scope.reason is None]
+        timer_ms = self.clock.next_ms()
+        return min(found if timer_ms is None else (*found, timer_ms), default=None)
+
+    def _move_to(self, at_ms: int) -> None:
+        fired = self.clock.move_to(at_ms)
+        for _, _, running in self._running:
+            if not fired or running.deadline_ms < self.clock.now_ms:  # who wakes at the last moment may finish
+                running.pass_deadline()
+
+    def _cancel(self, queue: str, job_id: str, text: str) -> None:
+        for its_queue, its_id, running in self._running:
+            if (its_queue, its_id) == (queue, job_id):
+                running.scope.cancel(CancelReason.CANCELLED, text)
+                running.stir()
+
+    # -- one job -------------------------------------------------------------
+
+    async def _run_one(self) -> bool:
+        """Start the next job that can start now, the queues taking turns; False when there is none."""
+        works = list(self._works.values())
+        for offset in range(len(works)):
+            index = (self._turn + offset) % len(works)
+            job = works[index].queue.fetch(self.clock.now_ms)
+            if job is not None:
+                self._turn = index + 1
+                await self._see_to(works[index], job)
+                return True
+        return False
+
+    async def _see_to(self, work: QueueWork, job: StoredJob) -> None:
+        now_ms = self.clock.now_ms
+        if job.scheduler_id is not None:
+            following = schedules.advance(work.queue.keys, job, now_ms)
+            if following is not None:
+                repeating.advance(work.queue, following)
+        registration = work.catalogue.find(job.name)
+        settings = work.settings(job, registration)
+        caught: BaseException | None = None
+        ending = work.verdict(job, registration, settings, now_ms)
+        if ending is None and registration is not None:
+            self.attempts += 1
+            trial = Trial(middleware=self._middleware, now=lambda: self.clock.now, rng=self._random.random)
+            try:
+                ending = await self._attempt(work, job, registration, trial)
+            except BaseException:
+                work.write(job, outcomes.Released(), settings, self.clock.now_ms)
+                raise
+            caught = trial.caught
+        if ending is None:
+            msg = f"job {job.id} was let through without a handler"
+            raise AssertionError(msg)
+        key = (work.queue.keys.queue, job.id)
+        if isinstance(ending, outcomes.Failed | outcomes.Expired):
+            error = self._errors[key] = error_of(ending, caught, settings, job)
+            self.failures.append(error)
+        elif isinstance(ending, outcomes.Cancelled):
+            self._errors[key] = JobCancelled(ending.reason)
+        elif isinstance(ending, outcomes.Completed):
+            self._results[key] = ending.value.encode()
+        work.write(job, ending, settings, self.clock.now_ms)
+
+    async def _attempt(self, work: QueueWork, job: StoredJob, registration: Registration, trial: Trial) -> Outcome:
+        settings = work.settings(job, registration)
+        now_ms, queue, scope = self.clock.now_ms, work.queue, CancelScope()
+        deadline_ms = now_ms + settings.timeout_ms
+        running = Running(self.clock, scope, deadline_ms, f"job {job.id} ({job.name!r} of queue {queue.keys.queue!r})")
+        output = Output(
+            queue, job, client=self.client, sync_client=self.sync_client, now_ms=self.now_ms, stir=running.stir
+        )
+        active = ActiveJob(
+            id=job.id,
+            name=job.name,
+            queue=queue.keys.queue,
+            data=job.data,
+            attempt=job.attempts_made + 1,
+            retry=settings.retry,
+            services=output,
+            deps=self._deps[registration.lifespan],
+            version=job.version,
+            fence=job.attempts_started,
+            snoozes=job.snoozes,
+            priority=job.priority,
+            enqueued_at_ms=job.timestamp,
+            started_at_ms=now_ms,
+            timeout_ms=settings.timeout_ms,
+            deadline_ms=deadline_ms,
+            max_result_bytes=queue.policy.limits.result_bytes,
+            progress_json=job.fields.get(b"progress"),
+            scope=scope,
+        )
+        context = self._clean.copy()
+        context.run(RUNNING.set, running)
+        entry = (queue.keys.queue, job.id, running)
+        self._running.append(entry)
+        try:
+            with Diversion.on(self._loop):
+                task: asyncio.Task[Outcome] = self._loop.create_task(trial.run(registration, active), context=context)
+                running.task = task
+                try:
+                    await self._see_through(running, task)
+                finally:
+                    if not task.done():
+                        task.cancel()
+                        await asyncio.wait({task}, timeout=_LAST_WORDS_S)
+            return task.result()
+        finally:
+            self._running.remove(entry)
+            for _, _, outer in self._running:
+                outer.stir()
+
+    async def _see_through(self, running: Running, task: "asyncio.Task[Outcome]") -> None:
+        """Wait until the attempt has ended, and let time pass for a handler that sleeps."""
+        while not task.done():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if task.done():
+                return
+            if running.sleeps and self._next_timer_ms() is not None:
+                await self._pass_time()
+                continue
+            stirring = running.stirring(self._loop)
+            patience = _SILENCE_S if running.dozes else self._patience
+            either: tuple[asyncio.Future[Any], ...] = (task, stirring)
+            done, _ = await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                continue
+            if running.dozes or self.clock.next_ms() is not None:
+                await self._pass_time()
+            else:
+                raise self._stuck(running)
+
+    async def _pass_time(self) -> None:
+        next_ms = self._next_timer_ms()
+        if next_ms is not None:
+            self._move_to(next_ms)
+        await asyncio.sleep(0)
+
+    def _stuck(self, running: Running) -> HandlerStuck:
+        return HandlerStuck(
+            f"the handler of {running.what} has waited for {self._patience:g} s of real time, at {running.place}, for "
+            "something outside that does not come. A harness lets time pass for handlers that sleep; what a handler "
+            "waits for otherwise has to happen (patience= says how long to wait)"
+        )
+
+
+def _set(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _check_handlers(given: object) -> None:  # of anything: what the caller's types promise is not checked at run time
+    if not isinstance(given, Handlers):
+        msg = f"a harness takes Handlers objects, not {type(given).__qualname__}"
+        raise ConfigurationError(msg)
+
+
+def _queues_of(handlers: Iterable[Handlers[Any]]) -> set[str | None]:
+    return {handler.queue for each in handlers for same_name in each.registered.values() for handler in same_name}
+
+
+def _queue_names(handlers: Sequence[Handlers[Any]], declared: "Mapping[str, JobQueue]") -> list[str]:
+    """Give the queues that are known from the beginning. Raises `ConfigurationError` for what does not go together."""
+    for each in handlers:
+        _check_handlers(each)
+    named = sorted(name for name in _queues_of(handlers) if name is not None)
+    missing = [name for name in named if declared and name not in declared]
+    if missing:
+        there = ", ".join(sorted(declared))
+        msg = f"there are handlers of queue {missing[0]!r}, which the YAML does not declare; it declares: {there}"
+        raise ConfigurationError(msg)
+    return list(dict.fromkeys((*declared, *named)))

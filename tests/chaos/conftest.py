@@ -32,18 +32,21 @@ KEYS = QueueKeys("bull", "chaos")
 class Worker:
     """One `bullpen worker` process and its children."""
 
-    def __init__(self, url, log, *, concurrency=100, grace="5s", processes=1, kill_grace=None):
+    def __init__(
+        self, url, log, *, concurrency=100, grace="5s", processes=1, kill_grace=None, handlers="tests.chaos.jobs",
+        environ=(), arguments=(),
+    ):  # fmt: skip
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.log = log
-        environ = os.environ | {"CHAOS_REDIS": url, "PYTHONUNBUFFERED": "1"}
+        environ = os.environ | {"CHAOS_REDIS": url, "PYTHONUNBUFFERED": "1"} | dict(environ)
         if kill_grace is not None:
             environ["BULLPEN_KILL_GRACE"] = kill_grace
         command = [
-            sys.executable, "-m", "bullpen_cli", "worker", "--handlers", "tests.chaos.jobs", "--queue", "chaos",
+            sys.executable, "-m", "bullpen_cli", "worker", "--handlers", handlers, "--queue", "chaos",
             "--redis", url, "--concurrency", str(concurrency), "--processes", str(processes), "--grace", grace,
-            "--probes", f"127.0.0.1:{self.port}", "--log-format", "json",
+            "--probes", f"127.0.0.1:{self.port}", "--log-format", "json", *arguments,
         ]  # fmt: skip
         with log.open("ab") as out:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=out)

@@ -66,7 +66,7 @@ const methods = {
     return found ? { ...found.toJSON(), state: await found.getState() } : null;
   },
   counts: (name) => queue(name).getJobCounts(),
-  call: async (name, method, ...args) => plain(await queue(name)[method](...args)),
+  queue: async (name, method, ...args) => plain(await queue(name)[method](...args)),
   watch: async (name, ...types) => {
     const made = await queueEvents(name);
     for (const type of types) made.on(type, (args) => write({ event: 'queue', queue: name, type, args }));

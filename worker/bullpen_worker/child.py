@@ -81,6 +81,10 @@ class Witness:
         """Let the attempt's log lines carry the job."""
         logs.bind_job(job_id, name, attempt)
 
+    def job_left(self) -> None:
+        """Let no line carry it any more."""
+        logs.leave_job()
+
     def job_ended(self, end: JobEnd) -> None:
         """Count and log."""
         if end.run_ms is None:

@@ -13,11 +13,14 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
+from bullpen import outcomes
 from bullpen.catalogue import Catalogue
 from bullpen.contexts import ActiveJob, CancelReason, CancelScope
 from bullpen.errors import BullpenError
@@ -99,6 +102,7 @@ class Engine:
         self._metrics_points = metrics_points
         self.alone = alone
         self.giving_back = False
+        self.ending = False
         self._concurrency = min(max(concurrency, 0), table.slots)
         self._busy = 0
         self._identity = secrets.token_hex(8)
@@ -276,7 +280,7 @@ class Engine:
 
     def attempt(
         self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput
-    ) -> Coroutine[object, object, Outcome]:
+    ) -> Coroutine[object, None, Outcome]:
         """Run the job's handler once."""
         registration = terms.registration
         if registration is None:
@@ -310,6 +314,22 @@ class Engine:
             scope=scope,
         )
         return run_attempt(registration, job, executors=self._executors, middleware=self._middleware)
+
+    def left(self) -> None:
+        """Let no context variable speak of a job."""
+        self._hooks.job_left()
+
+    def cancelled_itself(self, stored: StoredJob, terms: Terms) -> Outcome:
+        """Say what becomes of a job whose handler cancelled its own task: a failure like any other."""
+        return outcomes.settle(
+            RuntimeError("the handler's task was cancelled, and not by the worker"),
+            outcomes.Circumstances(
+                attempt=stored.attempts_made + 1,
+                policy=terms.settings.retry,
+                now=datetime.now(UTC),
+                random=random.random(),  # noqa: S311 - of a backoff
+            ),
+        )
 
     async def schedule_next(self, stored: StoredJob, line: Line) -> None:
         """Write the next run of the scheduler that produced the job; tried until Redis answers. Logs what cannot be."""
@@ -475,6 +495,7 @@ class Engine:
                 logger.warning("job %s does not end; it was given back", slot.job_id.decode(errors="replace"))
         ends = time.monotonic() + LAST_WORDS_S
         await self._until_quiet(lambda: ends)
+        self.ending = True
         for slot in self._slots:
             if slot.task is not None:  # Redis does not answer: what is not written by now is left to recovery
                 slot.task.cancel()
@@ -538,6 +559,7 @@ class Engine:
         self._deadlines.close()
         if self._disarm_timer is not None:
             self._disarm_timer.cancel()
+        self.ending = True
         tasks = [*self._abandoned, *(slot.task for slot in self._slots if slot.task is not None)]
         for task in tasks:
             task.cancel()

@@ -30,6 +30,9 @@ class EngineHooks(Protocol):
     def job_started(self, job_id: str, name: str, attempt: int) -> None:
         """The handler is about to be called; runs in the attempt's own context (for context variables)."""
 
+    def job_left(self) -> None:
+        """The attempt is over: take back what `job_started` set in the context variables. Also called between jobs."""
+
     def job_ended(self, end: JobEnd) -> None:
         """The job's outcome is written, or void."""
 
@@ -47,6 +50,9 @@ class NoHooks:
     """Tells nobody."""
 
     def job_started(self, job_id: str, name: str, attempt: int) -> None:
+        """Do nothing."""
+
+    def job_left(self) -> None:
         """Do nothing."""
 
     def job_ended(self, end: JobEnd) -> None:

@@ -92,6 +92,11 @@ def bind_job(job_id: str, name: str, attempt: int) -> None:
     _current_job.set((job_id, name, attempt))
 
 
+def leave_job() -> None:
+    """Say that the current task works on no job any more."""
+    _current_job.set(None)
+
+
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up this process's logging, structlog's and the standard library's, to `stream` (the error output).
 

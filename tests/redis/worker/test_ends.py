@@ -342,3 +342,59 @@ async def test_a_new_policy_holds_from_the_next_job_on(room: Room, ends: Ends) -
         await room.add("slow")
         await room.idle(ends, 1)
     assert ends.outcomes() == ["timeout"]
+
+
+async def test_a_handler_that_cancels_its_own_task_has_failed(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+
+    @q.handler("odd", attempts=1)
+    async def odd() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    @q.handler("plain")
+    async def plain() -> None: ...
+
+    one, two = await room.add("odd"), await room.add("plain")
+    async with room.engine(q, hooks=ends, concurrency=1):
+        fields = await room.becomes(one, "failed")
+        await room.becomes(two, "completed")
+    assert "cancelled, and not by the worker" in fields["failedReason"]
+
+
+async def test_nothing_of_one_job_reaches_the_next(room: Room, ends: Ends) -> None:
+    import contextvars
+
+    left: contextvars.ContextVar[str] = contextvars.ContextVar("left", default="nothing")
+    q = Handlers("q")
+    tasks: list[asyncio.Task[object] | None] = []
+
+    @q.handler("sets")
+    async def sets() -> str:
+        tasks.append(asyncio.current_task())
+        found = left.get()
+        left.set("something")
+        return found
+
+    @q.handler("waits")
+    async def waits() -> str:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        return left.get()
+
+    @q.handler("plain")
+    async def plain() -> str:
+        tasks.append(asyncio.current_task())
+        return left.get()
+
+    ids = [await room.add(name) for name in ("sets", "sets", "waits", "plain", "plain", "sets", "plain")]
+    async with room.engine(q, hooks=ends, concurrency=1):
+        await room.idle(ends, len(ids))
+    results = [(await room.fields(job_id))["returnvalue"] for job_id in ids]
+    assert results == ['"nothing"'] * len(ids)
+    # A task is handed on only by a handler that never waited and left every variable as it was.
+    assert [before is after for before, after in zip(tasks, tasks[1:], strict=False)] == [
+        False, False, False, True, True, False,
+    ]  # fmt: skip

@@ -14,6 +14,7 @@ from statistics import median
 from typing import IO
 
 import redis
+
 from bullpen import embedded
 from bullpen.keys import QueueKeys
 from tests.bench import processes, report

@@ -7,7 +7,7 @@ that is removed as it completes has its result in the stream alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from bullpen.errors import JobCancelled, JobFailed
 from bullpen.keys import QueueKeys
@@ -82,6 +82,8 @@ class ReadEvents(QueueOperation["tuple[list[StreamEvent], str]"]):
     keys: QueueKeys
     after: str
     block_ms: int = BLOCK_MS
+
+    repeatable: ClassVar[bool] = False  # who reads must know that the connection was lost: entries may be gone
 
     def commands(self) -> Sequence[Call]:
         """A read of one stream."""

@@ -170,8 +170,9 @@ class FoundSchedule:
         if not self.fields or self.ours is None:
             return False
         written = json.loads(self.ours)
-        names = {b"name": "job", b"pattern": "pattern", b"tz": "tz", b"every": "every", b"data": "data"}
-        return all(self.fields.get(name, b"").decode() == str(written.get(key) or "") for name, key in names.items())
+        names = {b"name": "job", b"pattern": "pattern", b"tz": "tz", b"every": "every"}
+        same = all(self.fields.get(name, b"").decode() == str(written.get(key) or "") for name, key in names.items())
+        return same and self.fields.get(b"data", b"{}").decode() == written["data"]  # BullMQ leaves an empty object out
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from bullpen import embedded
 
@@ -48,6 +49,13 @@ def redis_url(tcp_server) -> str:
     """The URL of that server, emptied."""
     tcp_server.flush()
     return tcp_server.url
+
+
+@pytest.fixture
+def raw(redis_url):
+    """What lies in Redis."""
+    with contextlib.closing(redis.Redis.from_url(redis_url, decode_responses=True)) as raw:
+        yield raw
 
 
 class NodeDriver:

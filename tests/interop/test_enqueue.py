@@ -1,11 +1,9 @@
 """The same add by Node's Queue and by our client: Redis shows no difference; and each reads the other's jobs."""
 
-import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import redis
 
 from bullpen import Backoff, Deduplication, JobSpec, Keep, Retention, SyncClient
 from bullpen.api.v1alpha1 import JobQueueSpec
@@ -45,12 +43,6 @@ OPTIONS = {
     ),
 }
 DATA = {"userId": 7, "text": 'ü \u2028 "x"', "nested": {"list": [1, 2.5, None, True]}}
-
-
-@pytest.fixture
-def raw(redis_url):
-    with contextlib.closing(redis.Redis.from_url(redis_url, decode_responses=True)) as raw:
-        yield raw
 
 
 def record(raw, queue, job_id):

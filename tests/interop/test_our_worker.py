@@ -1,21 +1,13 @@
 """Node produces and watches; our worker runs the jobs."""
 
 import asyncio
-import contextlib
 import json
 
 import pytest
-import redis
 
 from tests.interop.conftest import NodeError
 from tests.support.does import obedient, working, write_policy
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def raw(redis_url):
-    with contextlib.closing(redis.Redis.from_url(redis_url, decode_responses=True)) as raw:
-        yield raw
 
 
 @pytest.fixture

@@ -202,3 +202,15 @@ def test_blocking_events(sync_client, finish):
         assert [event.state for event in changes] == ["active", "completed"]
     with handle.events() as changes:
         assert [event.type for event in changes] == ["completed"]
+
+
+async def test_what_was_trimmed_while_the_connection_was_lost_is_found_in_the_job(client, raw, finish):
+    handle = await client.enqueue(welcome.job({}))
+    waiting = asyncio.ensure_future(handle.result(timeout="10s"))
+    await watched(handle)
+    reader = await eventually(lambda: next((each["id"] for each in raw.client_list() if each["cmd"] == "xread"), None))
+    raw.client_kill_filter(_id=reader)
+    finish(handle.id, "completed", '{"messageId":"m"}')
+    raw.xtrim(KEYS.events, maxlen=0, approximate=False)
+    async with asyncio.timeout(4):  # sooner than by the look now and then
+        assert (await waiting).message_id == "m"

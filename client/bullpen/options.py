@@ -318,7 +318,7 @@ class JobDefaults(TypedDict, total=False):
     """
 
     priority: int | str
-    """1 is served first, up to 2,097,152; or the name of a level of the queue's ``priorities``."""
+    """1 is served first, up to 2,097,151; or the name of a level of the queue's ``priorities``."""
 
     attempts: int
     """How often the job may run, the first time included: at least 1."""

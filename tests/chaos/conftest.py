@@ -98,7 +98,10 @@ class Lab:
         self.client = SyncClient(server.url)
 
     def policy(self, **spec):
-        spec = {"recovery": {"lockDuration": "2s", "checkInterval": "500ms", "maxCrashes": 3}} | spec
+        spec = {
+            "recovery": {"lockDuration": "2s", "checkInterval": "500ms", "maxCrashes": 3},
+            "retention": {"completed": {"age": "24h", "count": 100_000}},
+        } | spec
         doc = json.dumps(spec)
         self.redis.hset(KEYS.policy, mapping={"v": "1", "rev": revision(doc), "doc": doc})
 

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bullpen.redis.settings import RedisSettings
+from bullpen_worker.config import WorkerConfig
+from bullpen_worker.logs import LogSettings
+from bullpen_worker.supervisor import Supervisor
 from tests.chaos import jobs
 from tests.chaos.conftest import LOCK_S
 from tests.support.waiting import eventually_sync
@@ -156,3 +160,14 @@ def test_what_cannot_start_ends_the_worker_with_its_message(lab, module, says, m
     worker = lab.work()
     assert worker.wait(20) == 1
     assert says in worker.log.read_text()
+
+
+async def test_a_worker_that_can_start_no_process_ends(lab, caplog):
+    config = WorkerConfig(
+        queue="chaos",
+        handlers=("tests.chaos.jobs",),
+        redis=RedisSettings.from_url(lab.server.url),
+        log=LogSettings("chaos", "w"),
+    )
+    assert await Supervisor(config, command=("/no/such/program",)).run() == 1
+    assert "no child can be started" in caplog.text

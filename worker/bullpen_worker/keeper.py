@@ -34,6 +34,7 @@ NEVER_STALLED: Final = 1_000_000_000
 _ROUNDS: Final = 3
 _AFTER_FAILURE_S: Final = 0.5
 _SLACK_MS: Final = 10
+_CONFIRM_S: Final = 0.1
 
 
 class Redis(Protocol):
@@ -198,7 +199,11 @@ class Keeper:
         failed = set(cast("list[bytes]", reply))
         kept = [run for run in due if run.view.job_id not in failed]
         self._leases.renewed(kept, now_ms)
-        gone = [run for run in due if run.view.job_id in failed and run.goes_on and self._leases.lose(run)]
+        suspects = [run for run in due if run.view.job_id in failed and run.goes_on]
+        if suspects:
+            # Finished, most likely, and the answer to that is on its way to the process that runs it.
+            await asyncio.sleep(min(_CONFIRM_S, lock_ms / leases.TICKS_PER_LOCK / 1000))
+        gone = [run for run in suspects if run.goes_on and self._leases.lose(run)]
         for run in gone:
             self._hooks.lost(run)
         self._hooks.renewed(len(kept), len(gone))

@@ -235,22 +235,33 @@ class Supervisor:
         """Have one child at work at all times, until the worker stops."""
         pause_s = 0.0
         while not self._stopping:
-            child = await self._spawn(self._shares[number])
+            try:
+                child = await self._spawn(self._shares[number])
+            except OSError as error:
+                logger.error("no child can be started: %s", error)  # noqa: TRY400 - the kernel's word says it all
+                self._count_failed_start()
+                pause_s = await self._rest(pause_s)
+                continue
             end = await self._mind(child)
             if end is End.DONE or self._stopped.is_set():
                 continue
-            if child.ready_at is not None:
-                self._failed_starts = 0
-            else:
-                self._failed_starts += 1
-                if self._failed_starts >= STARTS:
-                    self.fail(f"{STARTS} children in a row ended before they were ready: see their output above")
-                    return
+            if child.ready_at is None:
+                self._count_failed_start()
             lived_s = time.monotonic() - child.began
-            pause_s = 0.0 if lived_s > _SETTLED_S else min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._stopped.wait()
+            pause_s = await self._rest(0.0 if lived_s > _SETTLED_S else pause_s)
+
+    async def _rest(self, before_s: float) -> float:
+        """Wait before the next start, longer than the last time; gives how long. A stop cuts it short."""
+        pause_s = min(max(2 * before_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._stopped.wait()
+        return pause_s
+
+    def _count_failed_start(self) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= STARTS and not self._stopping:
+            self.fail(f"{STARTS} children in a row ended before they were ready: see their output above")
 
     async def _spawn(self, slots: int, solo: Ticket | None = None, origin: Child | None = None) -> Child:
         self._serial += 1
@@ -268,7 +279,11 @@ class Supervisor:
             overdue=() if solo else self._room.take_overdue(),
         )
         rows = 1 if solo else max(_ROWS, 2 * slots)
-        child = await Child.spawn(self._command, begin, rows=rows, slots=slots, origin=origin)
+        try:
+            child = await Child.spawn(self._command, begin, rows=rows, slots=slots, origin=origin)
+        except OSError:
+            self._room.again(begin.overdue)
+            raise
         self._children.append(child)
         self._custody.watch(child.table)
         if self._policy is not None:
@@ -311,6 +326,7 @@ class Supervisor:
                 if child.solo is None:
                     self._started.add(child.serial)
                     self._failed_starts = 0
+                    self._assign_overdue()
                 self._custody.orders.call()
             case control.Metrics(snapshot):
                 self.metrics.absorb(child.process.pid, cast("Snapshot", snapshot))
@@ -382,13 +398,20 @@ class Supervisor:
             self._do(self._run_solo(*waiting))
 
     async def _run_solo(self, ticket: Ticket, origin: Child) -> None:
-        child = await self._spawn(1, ticket, origin)
+        try:
+            child = await self._spawn(1, ticket, origin)
+        except OSError as error:
+            logger.error("no child can be started for a suspect: %s", error)  # noqa: TRY400 - as above
+            self._count_failed_start()
+            self._solos -= 1
+            self._give_slot_back(origin)
+            await self._hand_back(self._room.runs_of(ticket), Death.NONE, self.name)
+            self._room.leave(ticket)
+            return
         self._room.leave(ticket)
         end = await self._mind(child)
-        if end is not End.DONE and child.ready_at is None and not self._stopping:
-            self._failed_starts += 1
-            if self._failed_starts >= STARTS:
-                self.fail(f"{STARTS} children in a row ended before they were ready: see their output above")
+        if end is not End.DONE and child.ready_at is None:
+            self._count_failed_start()
 
     def _give_slot_back(self, origin: Child | None) -> None:
         if origin is not None:

@@ -81,7 +81,11 @@ class WaitingRoom:
         self._suspects.clear()
         if not suspects_only:
             self._overdue.clear()
-        slots = {self._slots[ticket] for ticket in leaving}
+        return self.runs_of(*leaving)
+
+    def runs_of(self, *tickets: Ticket) -> list[Run]:
+        """Give the entries of these jobs in the table, those that are still here."""
+        slots = {self._slots[ticket] for ticket in tickets if ticket in self._slots}
         return [Run.of(self.table, view) for view in self.table.views() if view.slot in slots]
 
     def _admit(self, ticket: Ticket) -> bool:

@@ -100,15 +100,16 @@ class RedisShell:
 
     async def perform(self, operation: Operation[T], *, timeout: float) -> T:
         """Do it; see `Shell`."""
-        calls = operation.commands()
         repeatable = operation.repeatable
-        if len(calls) == 1:
-            packed = packing.pack(calls[0])
+        packed = operation.packed()
+        calls = operation.commands() if packed is None else ()
+        if packed is not None or len(calls) == 1:
             try:
-                reply = await self._send(packed, timeout, repeatable=repeatable)
+                reply = await self._send(packed or packing.pack(calls[0]), timeout, repeatable=repeatable)
             except ReplyError as error:
                 if error.code != _NO_SCRIPT:
                     raise
+                calls = operation.commands()
                 return operation.read(await self._load_and_send(calls, timeout=timeout, repeatable=repeatable))
             return operation.read((reply,))
         packed = b"".join(map(packing.pack, calls))

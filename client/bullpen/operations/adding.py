@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from bullpen import lua, records
 from bullpen.keys import QueueKeys
 from bullpen.lua import AddKind
+from bullpen.operations import packing
 from bullpen.operations.base import Arg, Call, Eval, QueueOperation, Reply, items, number, text
 from bullpen.records import Opts
 
@@ -83,6 +84,35 @@ class JobShape:
         head = b"\x99" + _pack(self.keys.base) + b"\xd9" + bytes([_MINTED_ID_LENGTH])
         return head, _pack(self.name) + b"\xcf", b"\xc0\xc0\xc0\xc0" + _pack(deduplication)
 
+    @functools.cached_property
+    def templates(self) -> dict[str, "Template"]:
+        """How one such job is sent, by the revision of the policy."""
+        return {}
+
+    def template(self, policy_rev: str) -> "Template":
+        """Give how one such job with a minted id is sent to a queue without a limit of waiting jobs."""
+        found = self.templates.get(policy_rev)
+        if found is None:
+            found = self.templates[policy_rev] = self._make_template(policy_rev)
+        return found
+
+    def _make_template(self, policy_rev: str) -> "Template":
+        # Packed by the long way with marks for id, time and payload, and cut there.
+        job_id, data = "0" * _MINTED_ID_LENGTH, b"<payload>"
+        args = self.packed_args(job_id, 0)
+        call = AddJobs(self.keys, (NewJob(self, job_id, data, 0),), policy_rev).commands()[0]
+        whole = packing.pack(call)
+        at = whole.index(args) + len(self._frame[0])
+        end = whole.index(b"$%d\r\n%b\r\n" % (len(data), data), at)
+        after_id = at + _MINTED_ID_LENGTH
+        middle = self._frame[1]
+        return Template(
+            whole[:at],
+            middle,
+            whole[after_id + len(middle) + _UNSIGNED_64.size : end + 1],
+            whole[end + 1 + len(b"%d\r\n%b" % (len(data), data)) :],
+        )
+
     def packed_args(self, job_id: str, timestamp_ms: int) -> bytes:
         """Give the script's array of arguments for one job."""
         head, middle, tail = self._frame
@@ -91,6 +121,15 @@ class JobShape:
             head = head[:-2] + _pack(job_id)
             raw = b""
         return b"%b%b%b%b%b" % (head, raw, middle, _UNSIGNED_64.pack(timestamp_ms), tail)
+
+
+class Template(NamedTuple):
+    """The bytes of an add that are the same for all jobs of a shape: between them come id, time, size and payload."""
+
+    before_id: bytes
+    before_time: bytes
+    before_size: bytes
+    after_data: bytes
 
 
 class NewJob(NamedTuple):
@@ -125,6 +164,18 @@ class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
     def coming(self) -> int:
         """How many of the jobs count as waiting at once."""
         return sum(job.shape.waits for job in self.jobs)
+
+    def packed(self) -> bytes | None:
+        """The short way for one job with a minted id, which is most."""
+        if len(self.jobs) != 1 or self.waiting_limit is not None:
+            return None
+        shape, job_id, data, timestamp_ms = self.jobs[0]
+        raw = job_id.encode()
+        if len(raw) != _MINTED_ID_LENGTH:
+            return None
+        start, middle, size, end = shape.template(self.policy_rev)
+        time = _UNSIGNED_64.pack(timestamp_ms)
+        return b"%b%b%b%b%b%d\r\n%b%b" % (start, raw, middle, time, size, len(data), data, end)
 
     def commands(self) -> Sequence[Call]:
         """One script: that of BullMQ for a single job, ours around BullMQ's for many."""

@@ -52,6 +52,10 @@ class Operation(Generic[T_co]):
         """Give what to send, in one pipeline."""
         raise NotImplementedError
 
+    def packed(self) -> bytes | None:
+        """Give the bytes of the one command, where there is a shorter way to them than by `commands`; they are the same."""
+        return None
+
     def read(self, replies: Sequence[Reply]) -> T_co:
         """Give the result, of one reply for each command."""
         raise NotImplementedError

@@ -62,3 +62,16 @@ def test_one_job_and_many():
     assert (many.script.key_count, len(many.keys)) == (15, 15)
     assert many.args[:5] == ("rev", 100, 1, "1", "bull:emails:")
     assert (many.args[5], many.args[9]) == (b"s", b"d")
+
+
+@given(st.binary(max_size=50), st.integers(0, 2**63), st.sampled_from(["", "rev"]), st.integers(0, 3), st.booleans())
+def test_the_short_way_of_an_add_is_the_long_way(data, timestamp_ms, rev, priority, deduplicated):
+    keys = QueueKeys("bull", "emails")
+    deduplication = {"id": "d"} if deduplicated else None
+    shape = JobShape(keys, "ü welcome", {"attempts": 0}, priority=priority, deduplication=deduplication)
+    for _ in range(2):  # made, then remembered
+        add = AddJobs(keys, (NewJob(shape, "01a20240-e942-756c-b06b-06172828e346", data, timestamp_ms),), rev)
+        assert add.packed() == packing.pack(add.commands()[0])
+    assert AddJobs(keys, (NewJob(shape, "mine", data, 1),), rev).packed() is None
+    assert AddJobs(keys, (NewJob(shape, "0" * 36, data, 1),), rev, 5).packed() is None
+    assert AddJobs(keys, (NewJob(shape, "0" * 36, data, 1),) * 2, rev).packed() is None

@@ -1,6 +1,7 @@
 """Node's workers and ours on one queue: limits hold over both, and each takes back what the other lost."""
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 
@@ -184,4 +185,4 @@ async def test_a_scheduler_goes_on_whoever_runs_it(node, redis_url, raw, ours_fi
     assert len(ids) == len(set(ids))
     assert raw.zcard(KEYS.delayed) == 1
     slots_ms = sorted(int(each.rpartition(":")[2]) for each in ids)
-    assert all((after - before) % 200 == 0 for before, after in zip(slots_ms, slots_ms[1:], strict=False))
+    assert all((after - before) % 200 == 0 for before, after in itertools.pairwise(slots_ms))

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bullpen.testing.attempts import HandlerStuck, HarnessError
     from bullpen.testing.harness import Harness, SyncHarness
-    from bullpen.testing.workbench import HandlerStuck, HarnessError
 
 __all__ = ["HandlerStuck", "Harness", "HarnessError", "SyncHarness"]
 
@@ -16,8 +16,8 @@ def __getattr__(name: str) -> object:
 
         return getattr(harness, name)
     if name in {"HarnessError", "HandlerStuck"}:
-        from bullpen.testing import workbench  # noqa: PLC0415
+        from bullpen.testing import attempts  # noqa: PLC0415
 
-        return getattr(workbench, name)
+        return getattr(attempts, name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -25,7 +25,8 @@ from bullpen.jobs import JobInfo, JobSpec, JobType
 from bullpen.middleware import EnqueueMiddleware, RunMiddleware
 from bullpen.sync_client import SyncClient
 from bullpen.testing import declared
-from bullpen.testing.workbench import HarnessError, Workbench
+from bullpen.testing.attempts import HarnessError
+from bullpen.testing.workbench import Workbench
 
 R = TypeVar("R")
 
@@ -238,13 +239,13 @@ async def _to_its_end(bench: Workbench, queue: str, job_id: str) -> bytes:
 
 async def _counted(bench: Workbench, work: Callable[[], Awaitable[None]], *, raise_errors: bool) -> int:
     """Do the work; give how many attempts were made, or raise what failed for good."""
-    attempts, failures = bench.attempts, len(bench.failures)
+    attempts, failures = bench.attempts.made, len(bench.failures)
     await work()
     failed = bench.failures[failures:]
     if failed and raise_errors:
         msg = "a job failed for good" if len(failed) == 1 else f"{len(failed)} jobs failed for good"
         raise ExceptionGroup(msg, failed)
-    return bench.attempts - attempts
+    return bench.attempts.made - attempts
 
 
 def _jobs(bench: Workbench, job_type: JobType[..., Any] | str | None, state: str | None) -> list[JobInfo]:

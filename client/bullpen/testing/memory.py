@@ -353,8 +353,8 @@ class MemoryQueue:
         """File it behind those of the same millisecond."""
         least = until_ms * _SLOTS_PER_MS
         most = least + _SLOTS_PER_MS - 1
-        there = self.delayed.between(least, most)
-        self.delayed.add(job_id, min(there[-1][0] + 1, most) if there else least)
+        highest = self.delayed.highest(least, most)
+        self.delayed.add(job_id, least if highest is None else min(highest + 1, most))
         self.trail.write("delayed", job_id, now_ms, {"delay": str(until_ms)})
 
     def _end_deduplication(self, job_id: str, now_ms: int) -> None:

@@ -22,6 +22,7 @@ from bullpen.outcomes import Outcome
 from bullpen.policy import JobSettings
 from bullpen.records import StoredJob
 from bullpen.registrations import Registration
+from bullpen.testing.clock import VirtualClock
 from bullpen.testing.memory import Cell, MemoryQueue
 
 if TYPE_CHECKING:
@@ -167,16 +168,14 @@ class Output:
         queue: MemoryQueue,
         job: StoredJob,
         *,
-        client: "Client",
-        sync_client: "SyncClient",
-        now_ms: Callable[[], int],
+        clients: "tuple[Client, SyncClient]",
+        clock: VirtualClock,
         stir: Callable[[], None],
     ) -> None:
         self._queue = queue
         self._id = job.id
-        self._client = client
-        self._sync_client = sync_client
-        self._now_ms = now_ms
+        self._client, self._sync_client = clients
+        self._clock = clock
         self._stir = stir
         keep = job.opts.get("keepLogs")
         self._keep = keep if isinstance(keep, int) and keep > 0 else _MOST_LINES
@@ -195,7 +194,7 @@ class Output:
         """Write the progress."""
         if self._id in self._queue.hashes:
             self._queue.write(self._id, {"progress": value_json})
-            self._queue.trail.write("progress", self._id, self._now_ms(), {"data": value_json})
+            self._queue.trail.write("progress", self._id, self._clock.now_ms, {"data": value_json})
         self._stir()
 
     def log(self, line: str) -> None:

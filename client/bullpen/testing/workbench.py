@@ -5,10 +5,8 @@ beside it. Whoever needs work done (`run_until_idle`, `advance`, `run`, code tha
 does one step after the other in a task with clean context variables, so that the driver's own timers are real ones. Within
 an attempt, drivers take the attempt's lock in place of the harness's, since that one is held by who runs the attempt.
 
-A step is the next job that can start now or, when there is none, a move of the clock to the next moment at which
-something happens. While an attempt runs the clock moves only when its handler sleeps, which can be said for certain where the
-handler is one task that awaits `asyncio.sleep`. Of several tasks one of which sleeps, a short real silence decides. A handler that
-waits for something else is waited for in real time, and given up when nothing has stirred for `patience` seconds.
+A step is the next job that can start now or, when there is none, a move of the clock to the next moment at which something
+happens. How time passes while an attempt runs, `bullpen.testing.attempts` says.
 """
 
 import asyncio
@@ -20,23 +18,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from bullpen import outcomes, schedules, views
 from bullpen.catalogue import Catalogue, Deps, open_lifespans
 from bullpen.client import Client
-from bullpen.contexts import ActiveJob, CancelReason, CancelScope
-from bullpen.errors import BullpenError, ConfigurationError, JobCancelled, JobFailed
+from bullpen.errors import ConfigurationError, JobCancelled, JobFailed
 from bullpen.handlers import Handlers
 from bullpen.jobs import JobInfo
 from bullpen.keys import QueueKeys
 from bullpen.middleware import EnqueueMiddleware, RunMiddleware
-from bullpen.outcomes import Outcome
 from bullpen.policy import QueuePolicy
 from bullpen.records import StoredJob
-from bullpen.registrations import Registration
 from bullpen.schedules import UpsertSchedule
 from bullpen.sync_client import SyncClient
 from bullpen.testing import repeating
-from bullpen.testing.clock import RUNNING, Diversion, Running, VirtualClock
+from bullpen.testing.attempts import Attempts, HarnessError
+from bullpen.testing.clock import RUNNING, VirtualClock
 from bullpen.testing.memory import MemoryQueue
 from bullpen.testing.shells import PREFIX, MemorySession, MemorySyncSession
-from bullpen.testing.work import Output, QueueWork, Trial, error_of
+from bullpen.testing.work import QueueWork, error_of
 
 if TYPE_CHECKING:
     from bullpen.api.v1alpha1 import JobQueue
@@ -47,16 +43,6 @@ MOST_STEPS: Final = 100_000
 """So many jobs at one moment are taken for a loop that never ends."""
 
 _TURNS: Final = 20
-_SILENCE_S: Final = 0.25
-_LAST_WORDS_S: Final = 1.0
-
-
-class HarnessError(BullpenError):
-    """The harness cannot go on as it was asked to; the message says why."""
-
-
-class HandlerStuck(HarnessError):
-    """A handler waits for something outside that does not come."""
 
 
 class Workbench:
@@ -74,7 +60,6 @@ class Workbench:
         patience: float,
     ) -> None:
         self.clock = VirtualClock(now_ms)
-        self.attempts = 0
         self.failures: list[Exception] = []
         self.client = Client.over(MemorySession(self, client_middleware))
         self.sync_client = SyncClient.over(MemorySyncSession(self, client_middleware))
@@ -82,16 +67,18 @@ class Workbench:
         """Runs a coroutine to its end for who cannot await; None where that is not possible."""
         self._handlers = tuple(handlers)
         self._declared = declared
-        self._random = random.Random(seed)  # noqa: S311 - jitter that a seed repeats
-        self._middleware = tuple(middleware)
-        self._patience = patience
+        self.attempts = Attempts(
+            self.clock,
+            (self.client, self.sync_client),
+            middleware=middleware,
+            rng=random.Random(seed),  # noqa: S311 - jitter that a seed repeats
+            patience=patience,
+        )
         self._queues: dict[str, MemoryQueue] = {}
         self._works: dict[str, QueueWork] = {}
-        self._running: list[tuple[str, str, Running]] = []
         self._errors: dict[tuple[str, str], Exception] = {}
         self._results: dict[tuple[str, str], bytes] = {}
         self._turn = 0
-        self._deps: Deps = {None: None}
         for name in _queue_names(self._handlers, declared):
             self.queue(name)
 
@@ -108,7 +95,7 @@ class Workbench:
         await asyncio.wait((opened, self._lifespans), return_when=asyncio.FIRST_COMPLETED)
         if not opened.done():
             await self._lifespans  # it raises
-        self._deps = opened.result()
+        self.attempts.begin(self._loop, self._clean, opened.result())
         for name, jobqueue in self._declared.items():
             queue = self.queue(name)
             for schedule in schedules.of(jobqueue, queue.keys, queue.policy):
@@ -142,7 +129,7 @@ class Workbench:
         if found is not None:
             return found
         queue = self._queues[name] = MemoryQueue(
-            QueueKeys(PREFIX, name), on_cancel=lambda job_id, text: self._cancel(name, job_id, text)
+            QueueKeys(PREFIX, name), on_cancel=lambda job_id, text: self.attempts.cancel(name, job_id, text)
         )
         jobqueue = self._declared.get(name)
         if jobqueue is not None:
@@ -184,7 +171,7 @@ class Workbench:
     async def _work_until(self, is_over: Callable[[], bool], until_ms: int) -> None:
         while not is_over() and self.clock.now_ms < until_ms:
             if not await self.drive(lambda: self.step(until_ms)):
-                self._move_to(until_ms)
+                self.attempts.move_to(until_ms)
 
     # -- looking -------------------------------------------------------------
 
@@ -254,10 +241,10 @@ class Workbench:
     async def advance_to(self, until_ms: int) -> None:
         """Run all that can start up to that moment; the clock stands there afterwards, or later."""
         if self._lock.locked() and RUNNING.get() is None:  # somebody runs an attempt: time passes for that one
-            while (next_ms := self._next_timer_ms()) is not None and next_ms <= until_ms:
-                self._move_to(next_ms)
+            while (next_ms := self.attempts.next_timer_ms()) is not None and next_ms <= until_ms:
+                self.attempts.move_to(next_ms)
                 await self._turns()
-            self._move_to(until_ms)
+            self.attempts.move_to(until_ms)
         while await self.drive(lambda: self._advance_step(until_ms)):
             pass
 
@@ -265,10 +252,10 @@ class Workbench:
         """Run one job, or go on to the next moment, up to `until_ms`. False when nothing is left to happen until then."""
         if await self._run_one():
             return True
-        moments = [ms for ms in (self._next_start_ms(), self._next_timer_ms()) if ms is not None]
+        moments = [ms for ms in (self._next_start_ms(), self.attempts.next_timer_ms()) if ms is not None]
         if not moments or (until_ms is not None and min(moments) > until_ms):
             return False
-        self._move_to(min(moments))
+        self.attempts.move_to(min(moments))
         await self._turns()
         return True
 
@@ -276,7 +263,7 @@ class Workbench:
         await self.settle()
         if await self.step(until_ms):
             return True
-        self._move_to(until_ms)
+        self.attempts.move_to(until_ms)
         return False
 
     async def _step_unless(self, is_over: Callable[[], bool]) -> None:
@@ -294,23 +281,6 @@ class Workbench:
     def _next_start_ms(self) -> int | None:
         found = (work.queue.next_ms(self.clock.now_ms) for work in self._works.values())
         return min((ms for ms in found if ms is not None), default=None)
-
-    def _next_timer_ms(self) -> int | None:
-        found = [running.deadline_ms for _, _, running in self._running if running.scope.reason is None]
-        timer_ms = self.clock.next_ms()
-        return min(found if timer_ms is None else (*found, timer_ms), default=None)
-
-    def _move_to(self, at_ms: int) -> None:
-        fired = self.clock.move_to(at_ms)
-        for _, _, running in self._running:
-            if not fired or running.deadline_ms < self.clock.now_ms:  # who wakes at the last moment may finish
-                running.pass_deadline()
-
-    def _cancel(self, queue: str, job_id: str, text: str) -> None:
-        for its_queue, its_id, running in self._running:
-            if (its_queue, its_id) == (queue, job_id):
-                running.scope.cancel(CancelReason.CANCELLED, text)
-                running.stir()
 
     # -- one job -------------------------------------------------------------
 
@@ -337,14 +307,11 @@ class Workbench:
         caught: BaseException | None = None
         ending = work.verdict(job, registration, settings, now_ms)
         if ending is None and registration is not None:
-            self.attempts += 1
-            trial = Trial(middleware=self._middleware, now=lambda: self.clock.now, rng=self._random.random)
             try:
-                ending = await self._attempt(work, job, registration, trial)
+                ending, caught = await self.attempts.run(work, job, registration)
             except BaseException:
                 work.write(job, outcomes.Released(), settings, self.clock.now_ms)
                 raise
-            caught = trial.caught
         if ending is None:
             msg = f"job {job.id} was let through without a handler"
             raise AssertionError(msg)
@@ -357,89 +324,6 @@ class Workbench:
         elif isinstance(ending, outcomes.Completed):
             self._results[key] = ending.value.encode()
         work.write(job, ending, settings, self.clock.now_ms)
-
-    async def _attempt(self, work: QueueWork, job: StoredJob, registration: Registration, trial: Trial) -> Outcome:
-        settings = work.settings(job, registration)
-        now_ms, queue, scope = self.clock.now_ms, work.queue, CancelScope()
-        deadline_ms = now_ms + settings.timeout_ms
-        running = Running(self.clock, scope, deadline_ms, f"job {job.id} ({job.name!r} of queue {queue.keys.queue!r})")
-        output = Output(
-            queue, job, client=self.client, sync_client=self.sync_client, now_ms=self.now_ms, stir=running.stir
-        )
-        active = ActiveJob(
-            id=job.id,
-            name=job.name,
-            queue=queue.keys.queue,
-            data=job.data,
-            attempt=job.attempts_made + 1,
-            retry=settings.retry,
-            services=output,
-            deps=self._deps[registration.lifespan],
-            version=job.version,
-            fence=job.attempts_started,
-            snoozes=job.snoozes,
-            priority=job.priority,
-            enqueued_at_ms=job.timestamp,
-            started_at_ms=now_ms,
-            timeout_ms=settings.timeout_ms,
-            deadline_ms=deadline_ms,
-            max_result_bytes=queue.policy.limits.result_bytes,
-            progress_json=job.fields.get(b"progress"),
-            scope=scope,
-        )
-        context = self._clean.copy()
-        context.run(RUNNING.set, running)
-        entry = (queue.keys.queue, job.id, running)
-        self._running.append(entry)
-        try:
-            with Diversion.on(self._loop):
-                task: asyncio.Task[Outcome] = self._loop.create_task(trial.run(registration, active), context=context)
-                running.task = task
-                try:
-                    await self._see_through(running, task)
-                finally:
-                    if not task.done():
-                        task.cancel()
-                        await asyncio.wait({task}, timeout=_LAST_WORDS_S)
-            return task.result()
-        finally:
-            self._running.remove(entry)
-            for _, _, outer in self._running:
-                outer.stir()
-
-    async def _see_through(self, running: Running, task: "asyncio.Task[Outcome]") -> None:
-        """Wait until the attempt has ended, and let time pass for a handler that sleeps."""
-        while not task.done():
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            if task.done():
-                return
-            if running.sleeps and self._next_timer_ms() is not None:
-                await self._pass_time()
-                continue
-            stirring = running.stirring(self._loop)
-            patience = _SILENCE_S if running.dozes else self._patience
-            either: tuple[asyncio.Future[Any], ...] = (task, stirring)
-            done, _ = await asyncio.wait(either, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                continue
-            if running.dozes or self.clock.next_ms() is not None:
-                await self._pass_time()
-            else:
-                raise self._stuck(running)
-
-    async def _pass_time(self) -> None:
-        next_ms = self._next_timer_ms()
-        if next_ms is not None:
-            self._move_to(next_ms)
-        await asyncio.sleep(0)
-
-    def _stuck(self, running: Running) -> HandlerStuck:
-        return HandlerStuck(
-            f"the handler of {running.what} has waited for {self._patience:g} s of real time, at {running.place}, for "
-            "something outside that does not come. A harness lets time pass for handlers that sleep; what a handler "
-            "waits for otherwise has to happen (patience= says how long to wait)"
-        )
 
 
 def _set(future: "asyncio.Future[None]") -> None:

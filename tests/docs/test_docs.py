@@ -66,6 +66,34 @@ def play(step, *, place, folder, environment):
         assert pages.matches(step.expected, done.stdout), f"{shown}\nis not what the page says:\n{step.expected}"
 
 
+@pytest.mark.timeout(300)
+def test_examples_pass_a_strict_type_checker(tmp_path, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("mypy")
+    problems = []
+    for page in PAGES:
+        folder = tmp_path / name(page).replace("/", "-")
+        files = [block for block in pages.blocks(page) if block.words and block.words[0].endswith(".py")]
+        for block in files:
+            file = folder / block.words[0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
+        if files:
+            command = [
+                sys.executable,
+                "-m",
+                "mypy",
+                "--strict",
+                "--explicit-package-bases",
+                "--cache-dir",
+                str(cache),
+                ".",
+            ]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+            if done.returncode:
+                problems.append(f"{name(page)}:\n{done.stdout}{done.stderr}")
+    assert not problems, "\n".join(problems)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_within_the_project_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

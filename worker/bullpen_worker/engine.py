@@ -13,35 +13,30 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
-from bullpen import outcomes
 from bullpen.catalogue import Catalogue
 from bullpen.contexts import ActiveJob, CancelReason, CancelScope
-from bullpen.errors import BullpenError
 from bullpen.execution import Executors, run_attempt
-from bullpen.failures import Failure
 from bullpen.keys import QueueKeys
 from bullpen.middleware import RunMiddleware
-from bullpen.operations.base import Eval
-from bullpen.outcomes import Completed, Failed, Outcome, Retried
+from bullpen.outcomes import Outcome
 from bullpen.policy import QueuePolicy
 from bullpen.records import StoredJob
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
 from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import pack_command
-from bullpen_worker import acks
+from bullpen_worker import accounts, acks, scheduling
 from bullpen_worker.acks import Ending, FetchedJob
 from bullpen_worker.admission import Admission, Terms
 from bullpen_worker.deadlines import Deadlines
+from bullpen_worker.desk import Desk
 from bullpen_worker.fetching import UNTOLD, Empty, Fetcher
-from bullpen_worker.hooks import EngineHooks, JobEnd, NoHooks
+from bullpen_worker.hooks import EngineHooks, NoHooks
 from bullpen_worker.lines import Line, passing
 from bullpen_worker.markers import MarkerLine
 from bullpen_worker.orphans import Orphans
@@ -49,6 +44,7 @@ from bullpen_worker.services import Clients, JobOutput, Outbox
 from bullpen_worker.slots import Slot
 from bullpen_worker.table import SlotTable
 from bullpen_worker.templates import Templates
+from bullpen_worker.vigil import Vigil
 
 METRICS_POINTS: Final = 10_080
 """Minutes of ``metrics:*`` counts that BullMQ's tools can show: a week."""
@@ -56,8 +52,6 @@ METRICS_POINTS: Final = 10_080
 BEAT_S: Final = 1.0
 LAST_WORDS_S: Final = 2.0
 """How long a handler that was cancelled at the end of the grace period may take to clean up."""
-
-NO_FAILURE: Final = Failure("", "", "")
 
 _REFUSED_PAUSE_S: Final = 0.5
 _ARMED_LONGER_S: Final = 0.1
@@ -93,13 +87,11 @@ class Engine:
         self._keys = keys
         self._name = name
         self._catalogue = catalogue
-        self._policy = policy
         self.table = table
         self._executors = executors
         self._clients = clients
         self._hooks = hooks or NoHooks()
         self._middleware = middleware
-        self._metrics_points = metrics_points
         self.alone = alone
         self.giving_back = False
         self.ending = False
@@ -107,8 +99,10 @@ class Engine:
         self._busy = 0
         self._identity = secrets.token_hex(8)
         self._tokens = 0
-        self._armed = False
-        self.pack, self.admission = self._prepare()
+        self._desk = Desk(
+            keys, name=name, catalogue=catalogue, policy=policy, metrics_points=metrics_points, on_change=self._follow
+        )
+        self.pack, self.admission = self._desk.prepare()
         self._lines: list[Line] = []
         self._slots: list[Slot] = []
         self._idle_slots: list[Slot] = []
@@ -117,13 +111,18 @@ class Engine:
         self._grace_ends = 0.0
         self._abandoned: list[asyncio.Task[None]] = []
         self._context = contextvars.copy_context()
-        self._result_bytes = policy.limits.result_bytes
         self._fetcher: Fetcher | None = None
+        self._orphans = Orphans(
+            line=lambda: self._lines[0],
+            pack=lambda: self.pack,
+            runs=self._runs,
+            lock_ms=policy.recovery.lock_duration_ms,
+        )
+        self._vigil: Vigil | None = None
         self._held = False
         self._only = False
         self._hungry = False
         self._connected = False
-        self._disarm_timer: asyncio.TimerHandle | None = None
 
     # -- life ----------------------------------------------------------------
 
@@ -149,12 +148,12 @@ class Engine:
             fetcher = self._fetcher
             if self._held:
                 fetcher.hold()
-            async with self._beside():
+            async with self._beside() as vigil:
                 fetching = asyncio.create_task(fetcher.run())
                 try:
-                    await self._until(self._stopping.wait(), fetching)
+                    await vigil.until(self._stopping.wait(), fetching)
                     fetcher.close()
-                    await self._until(self._drain(), None)
+                    await vigil.until(self._drain())
                     await fetching
                 except asyncio.CancelledError:
                     self.stop(0)
@@ -175,11 +174,11 @@ class Engine:
             flat = await connection.call(pack_command("HGETALL", key))
             if not isinstance(flat, list) or not flat:
                 return  # removed meanwhile
-            async with self._beside():
+            async with self._beside() as vigil:
                 slot = self._slot()
                 slot.token = token.encode()
                 self._start(slot, FetchedJob(job_id.encode(), flat))  # type: ignore[arg-type]  # a hash: bytes
-                await self._until(self._only_job(), None)
+                await vigil.until(self._only_job())
 
     def stop(self, grace_ms: int) -> None:
         """Take no new job; let what runs end within the grace period, cancel the rest then and give it back unspent.
@@ -241,10 +240,8 @@ class Engine:
 
     def apply_policy(self, policy: QueuePolicy) -> None:
         """Follow this policy from the next job on."""
-        self._policy = policy
         self._orphans.lock_ms = policy.recovery.lock_duration_ms
-        self._result_bytes = policy.limits.result_bytes
-        self.pack, self.admission = self._prepare()
+        self._desk.policy = policy
 
     # -- what slots ask for (bullpen_worker.slots.Floor) ------------------------
 
@@ -309,7 +306,7 @@ class Engine:
             started_at_ms=now_ms,
             timeout_ms=settings.timeout_ms,
             deadline_ms=now_ms + settings.timeout_ms,
-            max_result_bytes=self._result_bytes,
+            max_result_bytes=self._desk.policy.limits.result_bytes,
             progress_json=fields.get(b"progress"),
             scope=scope,
         )
@@ -319,44 +316,9 @@ class Engine:
         """Let no context variable speak of a job."""
         self._hooks.job_left()
 
-    def cancelled_itself(self, stored: StoredJob, terms: Terms) -> Outcome:
-        """Say what becomes of a job whose handler cancelled its own task: a failure like any other."""
-        return outcomes.settle(
-            RuntimeError("the handler's task was cancelled, and not by the worker"),
-            outcomes.Circumstances(
-                attempt=stored.attempts_made + 1,
-                policy=terms.settings.retry,
-                now=datetime.now(UTC),
-                random=random.random(),  # noqa: S311 - of a backoff
-            ),
-        )
-
     async def schedule_next(self, stored: StoredJob, line: Line) -> None:
-        """Write the next run of the scheduler that produced the job; tried until Redis answers. Logs what cannot be."""
-        from bullpen import schedules  # noqa: PLC0415 - few queues have any
-
-        try:
-            advance = schedules.advance(self._keys, stored, _now_ms())
-            if advance is None:
-                return
-            (command,) = advance.commands()
-            while isinstance(command, Eval):
-                try:
-                    await line.link.eval(
-                        command.script, command.keys, (*command.args, *command.more_args), repeatable=True
-                    )
-                except ConnectionLost:
-                    continue
-                except ReplyError as error:
-                    if not passing(error):
-                        raise
-                    await asyncio.sleep(_REFUSED_PAUSE_S)
-                else:
-                    return
-        except BullpenError as error:
-            logger.error(  # noqa: TRY400 - the message says it all
-                "scheduler %s: its next run cannot be written: %s", stored.scheduler_id, error
-            )
+        """Write the next run of the scheduler that produced the job."""
+        await scheduling.advance(self._keys, stored, line)
 
     def parked(self, slot: Slot, found: Empty) -> None:
         """Take the slot back, and what its last answer said of the queue."""
@@ -370,8 +332,11 @@ class Engine:
 
     def crashed(self, error: BaseException) -> None:
         """End the engine: `run` raises the error."""
-        if not self._crash.done():
-            self._crash.set_exception(error)
+        if self._vigil is not None:
+            self._vigil.fail(error)
+
+    def _follow(self, pack: Templates, admission: Admission) -> None:
+        self.pack, self.admission = pack, admission
 
     def hand_over(self, job_id: bytes, token: bytes) -> bool:
         """Have the job run in a process of its own, if there is a way to."""
@@ -379,18 +344,7 @@ class Engine:
 
     def ended(self, stored: StoredJob, terms: Terms, ending: Ending, run_ms: float | None) -> None:
         """Count and log what became of the job."""
-        fields = stored.fields
-        due_ms = stored.timestamp + terms.delay_ms
-        if b"bullpen:due" in fields:  # of a retry, a snooze
-            due_ms = max(due_ms, _number(fields[b"bullpen:due"]))
-        wait_ms = max((stored.processed_on or 0) - due_ms, 0)
-        name, attempt, attempts = stored.name, stored.attempts_made + 1, terms.settings.retry.attempts
-        if ending.__class__ is Completed:
-            self._hooks.job_ended(JobEnd(stored.id, name, attempt, attempts, "completed", wait_ms, run_ms))
-            return
-        failure = ending.failure if isinstance(ending, Retried | Failed) else NO_FAILURE
-        told = (failure.error_type, failure.reason, failure.stack)
-        self._hooks.job_ended(JobEnd(stored.id, name, attempt, attempts, acks.label(ending), wait_ms, run_ms, *told))
+        self._hooks.job_ended(accounts.job_end(stored, terms, ending, run_ms))
 
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Say that Redis refuses the job's ack for good."""
@@ -414,23 +368,7 @@ class Engine:
         self.table.set_concurrency(self._concurrency)
         self._outbox = Outbox(self._clients, lambda: self.pack)
         self._deadlines = Deadlines(self._slots)
-        self._orphans = Orphans(
-            line=self._lines[0],
-            pack=lambda: self.pack,
-            runs=self._runs,
-            lock_ms=self._policy.recovery.lock_duration_ms,
-        )
         self._deps = await stack.enter_async_context(self._catalogue.open_deps())
-
-    def _prepare(self) -> tuple[Templates, Admission]:
-        pack = Templates(
-            self._keys,
-            worker_name=self._name,
-            lock_ms=self._policy.recovery.lock_duration_ms,
-            metrics_points=self._metrics_points,
-            armed_limiter=self._armed,
-        )
-        return pack, Admission(catalogue=self._catalogue, policy=self._policy, pack=pack)
 
     async def _fetch(self) -> Empty | None:
         slot = self._slot()
@@ -516,49 +454,19 @@ class Engine:
             await self._quiet.wait()
 
     @contextlib.asynccontextmanager
-    async def _beside(self) -> AsyncIterator[None]:
+    async def _beside(self) -> AsyncIterator[Vigil]:
         """Have what runs beside the jobs; on leaving, nothing of this engine runs any more."""
-        self._crash = self._loop.create_future()
-        beside = [asyncio.create_task(self._orphans.run()), asyncio.create_task(self._beat())]
-        for task in beside:
-            task.add_done_callback(self._ended_beside)
         try:
-            yield
+            async with Vigil(self._orphans.run(), self._beat()) as vigil:
+                self._vigil = vigil
+                yield vigil
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.wait(beside)
             await self._put_away()
-            if self._crash.done():
-                self._crash.exception()  # seen
-            else:
-                self._crash.cancel()
-
-    def _ended_beside(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.crashed(error)
-
-    async def _until(self, work: Coroutine[object, object, object], other: asyncio.Task[None] | None) -> None:
-        """Await `work`; raise at once what a job's task, or `other`, fails with."""
-        main = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait(
-                [main, self._crash] if other is None else [main, self._crash, other],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if self._crash.done():
-                self._crash.result()
-            if other is not None and other.done():
-                other.result()
-            await main
-        finally:
-            main.cancel()
 
     async def _put_away(self) -> None:
         self._outbox.close()
         self._deadlines.close()
-        if self._disarm_timer is not None:
-            self._disarm_timer.cancel()
+        self._desk.close()
         self.ending = True
         tasks = [*self._abandoned, *(slot.task for slot in self._slots if slot.task is not None)]
         for task in tasks:
@@ -586,23 +494,10 @@ class Engine:
         self.table.set_fetching(self._hungry and self._connected)
 
     def limited(self, delay_ms: int) -> None:
-        """Nothing starts for so long; without a rate limit in ``meta`` BullMQ's script must be told to look."""
-        if self._policy.rate_limit is None:
-            self._armed = True
-            self.pack, self.admission = self._prepare()
-            if self._disarm_timer is not None:
-                self._disarm_timer.cancel()
-            self._disarm_timer = self._loop.call_later(delay_ms / 1000 + _ARMED_LONGER_S, self._disarm)
+        """Let nothing start for so long."""
+        self._desk.arm(delay_ms)
         if self._fetcher is not None:
             self._fetcher.note(Empty(limited_ms=delay_ms))
-
-    def _disarm(self) -> None:
-        self._armed = False
-        self.pack, self.admission = self._prepare()
-
-
-def _number(raw: bytes) -> int:
-    return int(raw) if raw.isdigit() else 0
 
 
 def _now_ms() -> int:

@@ -28,7 +28,12 @@ class Orphans:
     """The tokens in doubt. `runs` says whether a slot runs this job under this token; `pack` gives the templates of now."""
 
     def __init__(
-        self, *, line: Line, pack: Callable[[], Templates], runs: Callable[[bytes, bytes], bool], lock_ms: int
+        self,
+        *,
+        line: Callable[[], Line],
+        pack: Callable[[], Templates],
+        runs: Callable[[bytes, bytes], bool],
+        lock_ms: int,
     ) -> None:
         self._line = line
         self._pack = pack
@@ -64,7 +69,7 @@ class Orphans:
 
     async def look(self) -> None:
         """Give back what is active under a token in doubt and runs nowhere. Raises `ConnectionLost`, `ReplyError`."""
-        connection = await self._line.ready()
+        connection = await self._line().ready()
         pack = self._pack()
         active = await connection.call(pack_command("LRANGE", pack.active_key, 0, _MOST_ACTIVE))
         ids = [job_id for job_id in active if isinstance(job_id, bytes)] if isinstance(active, list) else []

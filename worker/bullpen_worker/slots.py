@@ -15,9 +15,11 @@ the lock gone was most likely applied the first time; the job's hash tells.
 import asyncio
 import contextlib
 import contextvars
+import random
 import time
 import types
 from collections.abc import Coroutine, Generator
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from bullpen import outcomes
@@ -90,9 +92,6 @@ class Floor(Protocol):
 
     def left(self) -> None:
         """The attempt is over, or none has begun: no context variable speaks of a job."""
-
-    def cancelled_itself(self, stored: StoredJob, terms: Terms) -> Outcome:
-        """Say what becomes of a job whose handler cancelled its own task."""
 
     async def schedule_next(self, stored: StoredJob, line: Line) -> None:
         """Write the next run of the scheduler that produced the job."""
@@ -255,7 +254,7 @@ class Slot:
         except asyncio.CancelledError:
             if floor.ending or self._running is not running:
                 raise
-            outcome = floor.cancelled_itself(running.stored, running.terms)
+            outcome = _cancelled_itself(running)
         finally:
             floor.left()
             if self._running is running:
@@ -425,6 +424,19 @@ class _Running:
 
     def subject(self) -> Subject:
         return Subject(self.job_id, self.stored, self.terms.completed, self.terms.failed)
+
+
+def _cancelled_itself(running: "_Running") -> Outcome:
+    """Say what becomes of a job whose handler cancelled its own task: a failure like any other."""
+    return outcomes.settle(
+        RuntimeError("the handler's task was cancelled, and not by the worker"),
+        outcomes.Circumstances(
+            attempt=running.stored.attempts_made + 1,
+            policy=running.terms.settings.retry,
+            now=datetime.now(UTC),
+            random=random.random(),  # noqa: S311 - of a backoff
+        ),
+    )
 
 
 class _Patience:

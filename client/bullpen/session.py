@@ -105,9 +105,10 @@ class Session:
             placed = await self.run(sender.add_all(groups, self._store.now_ms()))
         return self._handles(changed, placed)
 
-    async def run(self, steps: Steps[T]) -> T:
-        """Run steps, within the client's timeout."""
-        return await run(self.bind().shell, steps, timeout=self.timeout, now=time.monotonic)
+    async def run(self, steps: Steps[T], *, timeout: float | None = None) -> T:
+        """Run steps, within the client's timeout or what is left of it."""
+        limit = self.timeout if timeout is None else timeout
+        return await run(self.bind().shell, steps, timeout=limit, now=time.monotonic)
 
     async def perform(self, operation: Operation[T]) -> T:
         """Do one operation, within the client's timeout."""
@@ -156,15 +157,16 @@ class Session:
     async def _add(self, queue: Enqueuer, request: Request) -> tuple[str, str]:
         """Add one job; give queue and id. Most take one operation, without the steps around it."""
         now_ms = self._store.now_ms()
+        deadline = time.monotonic() + self.timeout
         operation = queue.prepare_one(request, now_ms)
         if operation is not None:
             try:
                 answer = await self.bind().shell.perform(operation, timeout=self.timeout)
             except EnqueueUncertain as error:
-                answer = await self.run(queue.confirm(operation.jobs, error))
+                answer = await self.run(queue.confirm(operation.jobs, error), timeout=deadline - time.monotonic())
             if not isinstance(answer, Refusal):
                 return queue.keys.queue, answer[0]
-        ids = await self.run(queue.enqueue((request,), now_ms))
+        ids = await self.run(queue.enqueue((request,), now_ms), timeout=deadline - time.monotonic())
         return queue.keys.queue, ids[0]
 
     def _handles(self, specs: Sequence[JobSpec[R]], placed: Sequence[tuple[str, str]]) -> list[JobHandle[R]]:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol, Self, TypeVar
 
+from bullpen.errors import RedisUnavailable
 from bullpen.operations import packing
 from bullpen.operations.base import Call, Eval, Operation, Reply, Steps
 from bullpen.redis import failures
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 _NO_SCRIPT: Final = "NOSCRIPT"
 _LOOK_SECONDS: Final = 1.0  # how often the link is asked whether Redis is still where it was
+_LEAST_SECONDS: Final = 0.01
 _FRESH: Final = 0.9  # of the time: less is left to the later steps of something only
 
 
@@ -174,7 +176,7 @@ async def run(shell: Shell, steps: Steps[T], *, timeout: float, now: "Clock") ->
         operation = next(steps)
         while True:
             try:
-                result = await shell.perform(operation, timeout=max(0.001, deadline - now()))
+                result = await shell.perform(operation, timeout=time_left(deadline, now()))
             except Exception as error:  # noqa: BLE001 - it is the steps' to judge: what they do not take is raised by them
                 operation = steps.throw(error)
             else:
@@ -182,6 +184,14 @@ async def run(shell: Shell, steps: Steps[T], *, timeout: float, now: "Clock") ->
     except StopIteration as stop:
         value: T = stop.value
         return value
+
+
+def time_left(deadline: float, now: float) -> float:
+    """Give the seconds until then. Raises `RedisUnavailable` when there are none: connecting alone would take longer."""
+    if deadline - now < _LEAST_SECONDS:
+        msg = "the client's timeout has passed"
+        raise RedisUnavailable(msg)
+    return deadline - now
 
 
 class Clock(Protocol):

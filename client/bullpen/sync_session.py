@@ -27,6 +27,7 @@ from bullpen.redis.settings import RedisSettings
 from bullpen.requests import Request
 from bullpen.sending import Sender
 from bullpen.session import Store
+from bullpen.shell import time_left
 
 if TYPE_CHECKING:
     from bullpen.events import StreamEvent
@@ -106,16 +107,16 @@ class SyncSession:
             placed = self.run(sender.add_all(groups, self._store.now_ms()))
         return self._handles(changed, placed)
 
-    def run(self, steps: Steps[T]) -> T:
-        """Run steps, within the client's timeout."""
+    def run(self, steps: Steps[T], *, timeout: float | None = None) -> T:
+        """Run steps, within the client's timeout or what is left of it."""
         self._warn_on_a_loop()
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         shell = self.bind()[1]
         try:
             operation = next(steps)
             while True:
                 try:
-                    result = shell.perform(operation, timeout=max(0.001, deadline - time.monotonic()))
+                    result = shell.perform(operation, timeout=time_left(deadline, time.monotonic()))
                 except Exception as error:  # noqa: BLE001 - what the steps do not take is raised by them
                     operation = steps.throw(error)
                 else:
@@ -170,15 +171,16 @@ class SyncSession:
     def _add(self, queue: Enqueuer, request: Request) -> tuple[str, str]:
         """Add one job; give queue and id. Most take one operation, without the steps around it."""
         now_ms = self._store.now_ms()
+        deadline = time.monotonic() + self.timeout
         operation = queue.prepare_one(request, now_ms)
         if operation is not None:
             try:
                 answer = self.perform(operation)
             except EnqueueUncertain as error:
-                answer = self.run(queue.confirm(operation.jobs, error))
+                answer = self.run(queue.confirm(operation.jobs, error), timeout=deadline - time.monotonic())
             if not isinstance(answer, Refusal):
                 return queue.keys.queue, answer[0]
-        ids = self.run(queue.enqueue((request,), now_ms))
+        ids = self.run(queue.enqueue((request,), now_ms), timeout=deadline - time.monotonic())
         return queue.keys.queue, ids[0]
 
     def _handles(self, specs: Sequence[JobSpec[R]], placed: Sequence[tuple[str, str]]) -> list[SyncJobHandle[R]]:

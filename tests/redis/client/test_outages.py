@@ -38,7 +38,7 @@ def test_a_dead_redis_fails_a_blocking_enqueue(dead_port):
 
 @pytest.mark.parametrize("used", [False, True])
 async def test_a_frozen_redis_fails_an_enqueue_within_its_timeout(redis_server, used):
-    async with Client(redis_server.url, timeout="500ms") as client:
+    async with Client(redis_server.url, timeout="1s") as client:
         queue = client.queue("emails")
         if used:
             await queue.enqueue("x")
@@ -53,13 +53,13 @@ async def test_a_frozen_redis_fails_an_enqueue_within_its_timeout(redis_server, 
         finally:
             redis_server.thaw()
         assert isinstance(caught.value, EnqueueUncertain) is used
-        assert took < 5  # of 0.5: what is wrong takes for ever
+        assert took < 1.9  # the time for one answer, not for two
         await queue.enqueue("z")  # and it is well again
 
 
 @pytest.mark.parametrize("used", [False, True])
 def test_a_frozen_redis_fails_a_blocking_enqueue_within_its_timeout(redis_server, used):
-    with SyncClient(redis_server.url, timeout="500ms") as client:
+    with SyncClient(redis_server.url, timeout="1s") as client:
         queue = client.queue("emails")
         if used:
             queue.enqueue("x")
@@ -72,7 +72,7 @@ def test_a_frozen_redis_fails_a_blocking_enqueue_within_its_timeout(redis_server
         finally:
             redis_server.thaw()
         assert isinstance(caught.value, EnqueueUncertain) is used
-        assert took < 5
+        assert took < 1.9
         queue.enqueue("z")
 
 

@@ -92,7 +92,7 @@ class Outlook:
         self.drained = True
         self.fetched_ms = now_ms
         self.due_ms = reply.due_ms
-        self.limited_until_ms = now_ms + reply.limited_ms if reply.limited_ms else 0
+        self.limited_until_ms = now_ms + min(reply.limited_ms, LIMIT_CAP_MS) if reply.limited_ms else 0
         if reply.limited_ms:
             self.drained = False  # the limit's end is a reason to look again
 

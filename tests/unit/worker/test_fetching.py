@@ -50,6 +50,14 @@ def test_what_an_answer_teaches() -> None:
     assert known.step(NOW + 80) == FETCH
 
 
+def test_a_long_limit_is_looked_at_again_and_again() -> None:
+    """Each fetch promotes what is due, notices a limit that was lifted, and shows that the worker lives."""
+    known = outlook()
+    known.learn(Empty(limited_ms=3_600_000), NOW)
+    assert known.step(NOW) == Step(until_ms=NOW + LIMIT_CAP_MS)
+    assert known.step(NOW + LIMIT_CAP_MS) == FETCH
+
+
 def test_what_a_marker_teaches() -> None:
     known = outlook(drained=True, fetched_ms=NOW)
     known.marker(NOW + 500, NOW)

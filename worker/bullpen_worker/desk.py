@@ -10,6 +10,9 @@ from bullpen.policy import QueuePolicy
 from bullpen_worker.admission import Admission
 from bullpen_worker.templates import Templates
 
+METRICS_POINTS: Final = 10_080
+"""Minutes of ``metrics:*`` counts that BullMQ's tools can show: a week."""
+
 _LONGER_S: Final = 0.1  # the limit begins a little later than its timer here
 
 

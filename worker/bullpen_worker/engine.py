@@ -34,7 +34,7 @@ from bullpen_worker import accounts, acks, scheduling
 from bullpen_worker.acks import Ending, FetchedJob
 from bullpen_worker.admission import Admission, Terms
 from bullpen_worker.deadlines import Deadlines
-from bullpen_worker.desk import Desk
+from bullpen_worker.desk import METRICS_POINTS, Desk
 from bullpen_worker.fetching import UNTOLD, Empty, Fetcher
 from bullpen_worker.hooks import EngineHooks, NoHooks
 from bullpen_worker.lines import Line, passing
@@ -45,9 +45,6 @@ from bullpen_worker.slots import Slot
 from bullpen_worker.table import SlotTable
 from bullpen_worker.templates import Templates
 from bullpen_worker.vigil import Vigil
-
-METRICS_POINTS: Final = 10_080
-"""Minutes of ``metrics:*`` counts that BullMQ's tools can show: a week."""
 
 BEAT_S: Final = 1.0
 LAST_WORDS_S: Final = 2.0
@@ -152,13 +149,10 @@ class Engine:
                 fetching = asyncio.create_task(fetcher.run())
                 try:
                     await vigil.until(self._stopping.wait(), fetching)
-                    fetcher.close()
-                    await vigil.until(self._drain())
-                    await fetching
+                    await vigil.until(self._wind_down(fetcher, fetching))
                 except asyncio.CancelledError:
                     self.stop(0)
-                    fetcher.close()
-                    await self._drain()
+                    await self._wind_down(fetcher, fetching)
                     raise
                 finally:
                     fetching.cancel()
@@ -348,11 +342,8 @@ class Engine:
 
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Say that Redis refuses the job's ack for good."""
-        logger.error(
-            "Redis refuses to write the end of job %s, which is left to recovery: %s",
-            job_id.decode(errors="replace"),
-            error,
-        )
+        name = job_id.decode(errors="replace")
+        logger.error("Redis refuses to write the end of job %s, which is left to recovery: %s", name, error)
 
     # -- inside --------------------------------------------------------------
 
@@ -418,6 +409,14 @@ class Engine:
         return any(slot.job_id == job_id and slot.token == token for slot in self._slots)
 
     # -- the end -------------------------------------------------------------
+
+    async def _wind_down(self, fetcher: Fetcher, fetching: asyncio.Task[None]) -> None:
+        fetcher.close()
+        await self._drain()
+        await asyncio.wait([fetching], timeout=LAST_WORDS_S)  # a Redis that is away would keep it waiting
+        if fetching.done():
+            fetching.result()
+        await self._drain()  # the fetch that was under way may have brought a job, which goes back
 
     async def _drain(self) -> None:
         """Wait until no job is here: until the grace period ends, then until the cancelled have ended, then no more."""

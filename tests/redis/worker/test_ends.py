@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import time
 
@@ -395,6 +396,65 @@ async def test_nothing_of_one_job_reaches_the_next(room: Room, ends: Ends) -> No
     results = [(await room.fields(job_id))["returnvalue"] for job_id in ids]
     assert results == ['"nothing"'] * len(ids)
     # A task is handed on only by a handler that never waited and left every variable as it was.
-    assert [before is after for before, after in zip(tasks, tasks[1:], strict=False)] == [
+    assert [before is after for before, after in itertools.pairwise(tasks)] == [
         False, False, False, True, True, False,
     ]  # fmt: skip
+
+
+async def test_stopping_at_any_moment_leaves_nothing_active(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+
+    @q.handler("quick")
+    async def quick() -> None: ...
+
+    await room.add_many("quick", 1500)
+    for round_ in range(15):
+        async with room.make(q, concurrency=1 + round_ % 4, hooks=ends) as engine:
+            running = asyncio.create_task(engine.run())
+            before = len(ends.ends)
+            await eventually(lambda before=before, more=round_: len(ends.ends) >= before + more * 3, every=0.0005)
+            engine.stop(0 if round_ % 2 else 1000)
+            await running
+        counts = await room.counts()
+        assert "active" not in counts
+        assert await room.locks() == 0
+    async with room.engine(q, hooks=ends, concurrency=10):
+        await eventually(lambda: ends.outcomes().count("completed") == 1500, 20)
+    assert set(ends.outcomes()) <= {"completed", "released"}
+
+
+async def test_it_stops_although_redis_was_never_there(ends: Ends) -> None:
+    q = Handlers("q")
+
+    @q.handler("any")
+    async def handle() -> None: ...
+
+    room = Room("redis://127.0.0.1:1")
+    async with room.make(q, concurrency=1, hooks=ends) as engine, asyncio.timeout(10):
+        running = asyncio.create_task(engine.run())
+        await asyncio.wait([running], timeout=0.1)
+        assert not running.done()
+        engine.stop(0)
+        await running
+
+
+async def test_a_job_that_arrives_after_the_order_to_stop_goes_back(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+
+    @q.handler("quick")
+    async def quick() -> None: ...
+
+    async with room.make(q, concurrency=1, hooks=ends) as engine:
+        running = asyncio.create_task(engine.run())
+        await eventually(lambda: engine.table.last_fetch_ms)
+        engine.hold()
+        await eventually(lambda: not engine.table.fetching)
+        job_id = await room.add("quick")
+        await room.link.call("CLIENT", "PAUSE", 300)
+        engine.release()
+        await eventually(lambda: engine._lines[0].connection.backlog)  # the fetch is under way
+        engine.stop(0)
+        await running
+    assert await room.state(job_id) == "wait"
+    assert await room.locks() == 0
+    assert ends.outcomes() == ["released"]

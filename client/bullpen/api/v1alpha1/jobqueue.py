@@ -106,7 +106,9 @@ class JobQueueSpec(Model):
         default=timedelta(minutes=10), description="Longest time of one attempt; one that takes longer fails."
     )
     expires: Duration | None = Field(
-        default=None, description="A job that has not started so long after it was enqueued fails as expired."
+        default=None,
+        description="A job that has not started so long after it could have (when it was enqueued, or its "
+        "delay was over) fails as expired.",
     )
     retry: Retry = Field(default_factory=Retry, description="How often a job is tried, and the waits between.")
     priorities: Priorities | None = Field(

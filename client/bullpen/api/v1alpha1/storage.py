@@ -25,8 +25,8 @@ class Limits(Model):
     )
     on_full: Literal["Reject", "DropOldest"] = Field(
         default="Reject",
-        description="When the queue is full: Reject refuses the new job with an error, DropOldest removes the job that "
-        "has waited longest.",
+        description="When the queue is full: Reject refuses the new job with an error, DropOldest makes room: of "
+        "the waiting jobs of the least urgent priority it removes the oldest.",
     )
 
 

@@ -40,7 +40,10 @@ OPERATOR = (
 )
 """What only the operator reads, which is not here yet; local mode has no use for it."""
 
-NOTES = {"priorities.unprioritized": "*Not obeyed yet: such jobs are served first.*"}
+NOTES = {
+    "priorities.unprioritized": "*Not obeyed yet: such jobs are served first.*",
+    "schedules[].every": "The first comes at once.",
+}
 """What else is to be said of a field that the model does not say."""
 
 _OFFERED = "ClusterRedisConnection: spec"
@@ -211,7 +214,7 @@ def _meaning(root: type[BaseModel], at: tuple[str | int, ...], info: FieldInfo) 
         return said
     where = _dotted(at)
     if where in NOTES:
-        return f"{NOTES[where]} {said}"
+        return f"{said} {NOTES[where]}"
     if where in NOTHING_YET:
         return f"*Nothing yet.* {said}"
     return f"*Operator.* {said}" if where in OPERATOR else said

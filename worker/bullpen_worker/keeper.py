@@ -32,6 +32,7 @@ NEVER_STALLED: Final = 1_000_000_000
 """BullMQ's own limit of stalls, out of reach: crashes are counted here, and slow networks are no crashes."""
 
 _ROUNDS: Final = 3
+_DEMOTED_AT_ONCE: Final = 2_000  # some 10 ms of Redis
 _AFTER_FAILURE_S: Final = 0.5
 _SLACK_MS: Final = 10
 _CONFIRM_S: Final = 0.1
@@ -62,11 +63,13 @@ class KeeperHooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The policy's `recovery`, in milliseconds."""
+    """The policy's `recovery`, in milliseconds, and what it says of jobs without a priority."""
 
     lock_ms: int = 10_000
     check_ms: int = 3_000
     max_crashes: int = 3
+    demote_to: int | None = None
+    """Where jobs without a priority are filed: the default level's number. None: they are served first."""
 
     @classmethod
     def of_policy(cls, doc: str) -> "Terms":
@@ -75,13 +78,19 @@ class Terms:
         Read here without the models, which would cost the supervisor their memory; they checked what was written.
         """
         try:
-            found = json.loads(doc or "{}").get("recovery") or {}
+            policy = json.loads(doc or "{}")
+            found = policy.get("recovery") or {}
+            levels = policy.get("priorities") or {}
+            demote_to = None
+            if levels and levels.get("unprioritized", "Demote") == "Demote":
+                demote_to = int(levels["levels"][levels["default"]])
             return cls(
                 durations.parse_ms(found.get("lockDuration", "10s")),
                 durations.parse_ms(found.get("checkInterval", "3s")),
                 int(found.get("maxCrashes", 3)),
+                demote_to,
             )
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, KeyError):
             return cls()
 
 
@@ -247,7 +256,19 @@ class Keeper:
                 stalled, holders, own_name=self._name, lock_ms=terms.lock_ms, max_crashes=terms.max_crashes
             )
             decided = {decision.id: decision for decision in decisions}
+        if terms.demote_to is not None:
+            await self.demote(terms.demote_to)
         return terms.check_ms + _SLACK_MS
+
+    async def demote(self, level: int) -> int:
+        """File jobs that came without a priority under `level`; returns how many. One worker does so each interval."""
+        keys = self._keys
+        reply = await self._redis.eval(
+            lua.ours("demote-5"),
+            [keys.wait, keys.prioritized, keys.priority_counter, keys.meta, keys.marker],
+            [keys.base, level, _DEMOTED_AT_ONCE],
+        )
+        return cast("int", reply)
 
     async def _ask(self, decisions: Iterable[recovery.Decision], *, last: bool) -> list[object]:
         wire = [decision.wire() for decision in decisions]

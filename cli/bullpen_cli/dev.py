@@ -24,7 +24,7 @@ from bullpen_cli.local.plan import LocalQueue
 from bullpen_cli.local.session import Beside, Session
 from bullpen_cli.local.view import LiveView, PlainView, View
 
-REDIS_LOOK_SECONDS = 1.0
+LOOK_EVERY_SECONDS = 1.0
 OWN_PREFIX = "bull"
 """The prefix in a Redis that local mode started itself: BullMQ's default, so that any client finds the queues."""
 
@@ -187,7 +187,7 @@ async def redis_for(options: Options, shown: View) -> AsyncGenerator[tuple[str, 
 async def keep_running(server: embedded.Server, shown: View) -> None:
     """Start the embedded Redis again when somebody ends it: its jobs are in its append-only file."""
     while True:
-        await asyncio.sleep(REDIS_LOOK_SECONDS)
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
         if not server.running:
             shown.say("The embedded Redis has ended; starting it again", style="yellow")
             try:

@@ -158,7 +158,8 @@ class Fleet:
     def hurry(self) -> None:
         """Tell all once more: give back now what you run."""
         for worker in self.workers:
-            self._signal(worker, signal.SIGTERM)
+            # Another signal than the first: two of the same kind at once arrive as one.
+            self._signal(worker, signal.SIGINT)
 
     async def _start(self) -> None:
         self._serial += 1

@@ -14,6 +14,7 @@ A context is recognised by its annotation, as the first parameter only. ``*args`
 parameters have no place in an object with names and are refused.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import types
@@ -110,11 +111,20 @@ def _hints(function: Callable[..., object], where: str) -> Mapping[str, Any]:
     target = inspect.unwrap(function)
     if not inspect.isroutine(target):  # an object with __call__, a functools.partial
         target = getattr(target, "func", None) or type(target).__call__
-    closure = inspect.getclosurevars(target).nonlocals if inspect.isfunction(target) else {}
     try:
-        return typing.get_type_hints(target, localns=dict(closure), include_extras=True)
+        return typing.get_type_hints(target, localns=_closure(target), include_extras=True)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         _refuse(where, f"its annotations cannot be resolved: {error}; is the type imported outside of TYPE_CHECKING?")
+
+
+def _closure(target: object) -> dict[str, Any]:
+    """Give the enclosing function's names that it uses and that have a value yet."""
+    found = {}
+    if inspect.isfunction(target):
+        for name, cell in zip(target.__code__.co_freevars, target.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # nothing is assigned to it yet
+                found[name] = cell.cell_contents
+    return found
 
 
 def _context_kind(annotation: object) -> ContextKind | None:

@@ -77,6 +77,7 @@ class Attempts:
         for _, _, running in self._running:
             if not fired or running.deadline_ms < self._clock.now_ms:  # who wakes at the last moment may finish
                 running.pass_deadline()
+            running.stir()
 
     def cancel(self, queue: str, job_id: str, text: str) -> None:
         """Cancel the attempt of that job."""

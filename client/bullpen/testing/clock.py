@@ -139,7 +139,6 @@ class Running:
         """Cancel the attempt if its time is over."""
         if self.clock.now_ms >= self.deadline_ms:
             self.scope.cancel(CancelReason.TIMEOUT)
-        self.stir()
 
     @property
     def sleeps(self) -> bool:

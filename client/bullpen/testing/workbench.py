@@ -42,6 +42,9 @@ T = TypeVar("T")
 MOST_STEPS: Final = 100_000
 """So many jobs at one moment are taken for a loop that never ends."""
 
+MOST_BARREN_WAITS: Final = 2_000
+"""So many waits in a row, of five seconds each where it is for events, are taken for one that never ends."""
+
 _TURNS: Final = 20
 
 
@@ -79,6 +82,8 @@ class Workbench:
         self._errors: dict[tuple[str, str], Exception] = {}
         self._results: dict[tuple[str, str], bytes] = {}
         self._turn = 0
+        self._stirs = 0
+        self._barren = (0, 0)
         for name in _queue_names(self._handlers, declared):
             self.queue(name)
 
@@ -146,11 +151,17 @@ class Workbench:
         timer = self.clock.call_at(
             self.clock.time() + seconds, _set, expired, loop=self._loop, context=self._clean.copy()
         )
+        self._stirs += 1
         try:
+            await self._turns(task.done)
             while not (task.done() or expired.done()):
                 await self.drive(lambda: self._step_unless(lambda: task.done() or expired.done()))
-            return await task if task.done() else None
+            if task.done():
+                return await task
+            self._count_barren()
+            return None
         finally:
+            self._stirs += 1
             timer.cancel()
             if not task.done():
                 task.cancel()
@@ -172,6 +183,22 @@ class Workbench:
         while not is_over() and self.clock.now_ms < until_ms:
             if not await self.drive(lambda: self.step(until_ms)):
                 self.attempts.move_to(until_ms)
+                self._count_barren()
+
+    def _count_barren(self) -> None:
+        """A wait has ended by its time alone. Raises `HarnessError` after many such, when nothing else can happen."""
+        if self.attempts.made != self._barren[0] or self._next_start_ms() is not None:
+            self._barren = (self.attempts.made, 0)
+            return
+        self._barren = (self.attempts.made, self._barren[1] + 1)
+        if self._barren[1] >= MOST_BARREN_WAITS:
+            why = [
+                self.obstacle(name)
+                for name, queue in self._queues.items()
+                if any(count for state, count in queue.counts().items() if state not in {"completed", "failed"})
+            ]
+            msg = f"somebody waits again and again, and nothing is left that could happen: {'; '.join(why) or 'no job is left'}"
+            raise HarnessError(msg)
 
     # -- looking -------------------------------------------------------------
 
@@ -239,12 +266,18 @@ class Workbench:
         raise HarnessError(msg)
 
     async def advance_to(self, until_ms: int) -> None:
-        """Run all that can start up to that moment; the clock stands there afterwards, or later."""
+        """Run all that can start up to that moment; the clock stands there afterwards, or later.
+
+        While an attempt runs for somebody else, only time passes.
+        """
         if self._lock.locked() and RUNNING.get() is None:  # somebody runs an attempt: time passes for that one
             while (next_ms := self.attempts.next_timer_ms()) is not None and next_ms <= until_ms:
                 self.attempts.move_to(next_ms)
                 await self._turns()
             self.attempts.move_to(until_ms)
+            await self._turns()
+            if self._lock.locked():
+                return  # and whoever runs it goes on from here
         while await self.drive(lambda: self._advance_step(until_ms)):
             pass
 
@@ -267,7 +300,12 @@ class Workbench:
         return False
 
     async def _step_unless(self, is_over: Callable[[], bool]) -> None:
-        await self._turns(is_over)
+        stirs = -1
+        while (
+            stirs != self._stirs and not is_over()
+        ):  # other waits begin and end: what was done is still being taken in
+            stirs = self._stirs
+            await self._turns(is_over)
         if not is_over():
             await self.step()
 

@@ -1,4 +1,5 @@
 """The example of the API's contract, to the letter."""
+# ruff: noqa: E701, PT018 - the letter is the contract's
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -60,6 +61,7 @@ def _queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("queues.yaml").write_text(QUEUES)
 
 
+# fmt: off
 class FakeMailer:
     fails = 2
     async def send(self, user: int, template: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -53,6 +54,8 @@ def obedient(starts: list[Start] | None = None, queue: str = "q") -> Handlers[No
             await asyncio.sleep(wish["ms"] / 1000)
         message = wish.get("message", "it failed")
         match wish.get("does"):
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
                 await asyncio.Event().wait()
             case "progress":

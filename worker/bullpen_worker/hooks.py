@@ -1,9 +1,14 @@
 """What the engine tells of its work: for metrics, logs, and whoever steers the worker."""
 
-from typing import NamedTuple, Protocol
+import logging
+from typing import Final, NamedTuple, Protocol
 
 from bullpen.redis.link import LinkState
 from bullpen_worker.metrics import JobOutcome
+
+_RAISED: Final = "the hook %s raised; no job is affected"
+
+logger = logging.getLogger("bullpen.worker")
 
 
 class JobEnd(NamedTuple):
@@ -67,3 +72,53 @@ class NoHooks:
 
     def connection(self, state: LinkState, reason: str) -> None:
         """Do nothing."""
+
+
+class Guarded:
+    """Somebody else's hooks: what they raise is logged, and disturbs neither the job nor the worker."""
+
+    def __init__(self, hooks: EngineHooks) -> None:
+        self._hooks = hooks
+
+    def job_started(self, job_id: str, name: str, attempt: int) -> None:
+        """Pass on."""
+        try:
+            self._hooks.job_started(job_id, name, attempt)
+        except Exception:
+            logger.exception(_RAISED, "job_started")
+
+    def job_left(self) -> None:
+        """Pass on."""
+        try:
+            self._hooks.job_left()
+        except Exception:
+            logger.exception(_RAISED, "job_left")
+
+    def job_ended(self, end: JobEnd) -> None:
+        """Pass on."""
+        try:
+            self._hooks.job_ended(end)
+        except Exception:
+            logger.exception(_RAISED, "job_ended")
+
+    def fetched(self) -> None:
+        """Pass on."""
+        try:
+            self._hooks.fetched()
+        except Exception:
+            logger.exception(_RAISED, "fetched")
+
+    def suspect(self, job_id: str, token: str) -> bool:
+        """Pass on."""
+        try:
+            return self._hooks.suspect(job_id, token)
+        except Exception:
+            logger.exception(_RAISED, "suspect")
+            return False
+
+    def connection(self, state: LinkState, reason: str) -> None:
+        """Pass on."""
+        try:
+            self._hooks.connection(state, reason)
+        except Exception:
+            logger.exception(_RAISED, "connection")

@@ -44,7 +44,7 @@ OBEY_S: Final = 3.0
 """How long after the end of the grace period a child may take to hand its jobs back and end."""
 
 STARTS: Final = 3
-"""So many children in a row that end before they are ready end the worker."""
+"""So many children in a row that end before they are ready, or break soon after, end the worker."""
 
 _WATCH_S: Final = 0.25
 _ROWS: Final = 128
@@ -87,6 +87,7 @@ class Supervisor:
         self._solos = 0
         self._exit_code = 0
         self._failed_starts = 0
+        self._broken_in_a_row = 0
         self._started: set[int] = set()
         self._holds = False
         self._stopped = asyncio.Event()
@@ -247,6 +248,7 @@ class Supervisor:
                 continue
             if child.ready_at is None:
                 self._count_failed_start()
+            self._count_broken(child, end)
             lived_s = time.monotonic() - child.began
             pause_s = await self._rest(0.0 if lived_s > _SETTLED_S else pause_s)
 
@@ -262,6 +264,13 @@ class Supervisor:
         self._failed_starts += 1
         if self._failed_starts >= STARTS and not self._stopping:
             self.fail(f"{STARTS} children in a row ended before they were ready: see their output above")
+
+    def _count_broken(self, child: Child, end: End) -> None:
+        """A worker whose own code fails again and again must not look alive, and do nothing."""
+        soon = child.ready_at is None or time.monotonic() - child.ready_at < _SETTLED_S
+        self._broken_in_a_row = self._broken_in_a_row + 1 if end is End.BROKEN and soon else 0
+        if self._broken_in_a_row >= STARTS and not self._stopping:
+            self.fail(f"{STARTS} children in a row could not go on: see their errors above")
 
     async def _spawn(self, slots: int, solo: Ticket | None = None, origin: Child | None = None) -> Child:
         self._serial += 1

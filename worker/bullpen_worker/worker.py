@@ -32,7 +32,7 @@ from bullpen_worker.custody import Custody, CustodyThread
 from bullpen_worker.engine import Engine
 from bullpen_worker.facilities import Facilities
 from bullpen_worker.heartbeat import Entry
-from bullpen_worker.hooks import EngineHooks, NoHooks
+from bullpen_worker.hooks import EngineHooks, Guarded, NoHooks
 from bullpen_worker.leases import Run
 from bullpen_worker.recovery import Decision
 from bullpen_worker.table import SlotTable
@@ -52,7 +52,7 @@ class Worker:
 
     `handlers` are registries, of which those of this queue (or of none) are used; `concurrency` is how many jobs run at
     once; `grace` is how long running jobs may go on once `stop` was called; `middleware` runs around every attempt,
-    outside of the registries' own. `hooks` are told of what happens, on the event loop.
+    outside of the registries' own. `hooks` are told of what happens, on the event loop; what they raise is logged.
 
     Raises `ConfigurationError` when no handler is for the queue, or two have one name.
     """
@@ -74,7 +74,7 @@ class Worker:
         self._concurrency = _checked(concurrency)
         self._grace_ms = durations.parse_ms(grace)
         self._middleware = tuple(middleware)
-        self._hooks = hooks or NoHooks()
+        self._hooks = NoHooks() if hooks is None else Guarded(hooks)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._stopped = threading.Event()

@@ -41,7 +41,7 @@ OPERATOR = (
 """What only the operator reads, which is not here yet; local mode has no use for it."""
 
 NOTES = {
-    "priorities.unprioritized": "*Not obeyed yet: such jobs are served first.*",
+    "priorities.unprioritized": "Workers do that every `recovery.checkInterval`; a job that starts before is served first.",
     "schedules[].every": "The first comes at once.",
 }
 """What else is to be said of a field that the model does not say."""

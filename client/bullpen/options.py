@@ -168,7 +168,7 @@ class Backoff:
             return exact
         if _is_number(wire):
             wire = {"type": "fixed", "delay": wire}
-        if not isinstance(wire, dict) or wire.get("type") not in {"fixed", "exponential"}:
+        if not isinstance(wire, dict) or wire.get("type") not in ("fixed", "exponential"):
             return None
         delay, jitter = wire.get("delay") or 0, wire.get("jitter") or 0
         if not _is_number(delay) or delay < 0:

@@ -1,7 +1,7 @@
 """A job as it lies in Redis: the hash that BullMQ keeps for it, and the options in it.
 
 What lies there was written by others (Node, an older version, a person at a console), so reading never raises: a number
-that is none counts as absent, options that are no JSON count as none.
+that is none counts as absent, options that are no JSON count as none; nor are options that are nested a thousand deep.
 """
 
 import json
@@ -35,7 +35,7 @@ def decode_opts(raw: str | bytes | None) -> Opts:
         return NO_OPTS
     try:
         opts = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return NO_OPTS
     if not isinstance(opts, dict):
         return NO_OPTS
@@ -243,7 +243,7 @@ class StoredJob:
             return None
         try:
             value: JsonValue = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return value
 
@@ -257,7 +257,7 @@ def read_error_type(raw: bytes | None) -> str:
     """Read the hash's ``bullpen:error``. Never raises."""
     try:
         error = json.loads(raw or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     found = error.get("type") if isinstance(error, dict) else None
     return found if isinstance(found, str) else ""

@@ -65,6 +65,6 @@ def moment(ms: int) -> datetime:
 def _json(raw: bytes) -> JsonValue:
     try:
         value: JsonValue = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value

@@ -9,6 +9,8 @@ import signal
 import time
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from bullpen import Context, Handlers, SyncContext
 
@@ -16,9 +18,12 @@ handlers = Handlers("chaos")
 
 
 def note(what: str, job_id: str) -> None:
-    """Append ``<what> <job id> <ms>`` to the log of the test."""
-    with redis.Redis.from_url(os.environ["CHAOS_REDIS"]) as client:
-        client.rpush("chaos:log", f"{what} {job_id} {time.time_ns() // 1_000_000}")
+    """Append ``<what> <job id> <ms>`` to the log of the test; a Redis that restarts meanwhile fails no handler."""
+    entry = f"{what} {job_id} {time.time_ns() // 1_000_000}"
+    patience = Retry(ConstantBackoff(0.05), 200)
+    passing = [redis.ConnectionError, redis.exceptions.BusyLoadingError]
+    with redis.Redis.from_url(os.environ["CHAOS_REDIS"], retry=patience, retry_on_error=passing) as client:
+        client.rpush("chaos:log", entry)
 
 
 @handlers.handler("sleep")

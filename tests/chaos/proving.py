@@ -64,15 +64,13 @@ def completed(lab, count):
 
 def letters_for(seconds):
     """How many letters make `recorded.match` take at least so long."""
-    length = 16
-    while True:
-        start = time.monotonic()
-        re.match(r"(a+)+$", "a" * length + "b")
-        took = time.monotonic() - start
-        if took > 0.05:
-            break
+    length, took = 16, 0.0
+    while took < 0.2:
         length += 1
-    while took < seconds * 1.1:
+        start = time.process_time()
+        re.match(r"(a+)+$", "a" * length + "b")
+        took = time.process_time() - start
+    while took < seconds * 1.3:
         took *= 2
         length += 1
     return length

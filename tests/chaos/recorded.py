@@ -112,6 +112,14 @@ async def typed(ctx: Context[None], number: int, texts: list[str]) -> int:
     return number + len(texts)
 
 
+@handlers.handler("fail")
+async def fail(ctx: Context[None], data: JsonValue) -> None:
+    """Fail, whatever comes."""
+    note("start", ctx.job.id, ctx.fence)
+    note("done", ctx.job.id, ctx.fence)
+    raise RuntimeError("as it was asked to")
+
+
 @handlers.handler("plain")
 async def plain(ctx: Context[None], data: JsonValue) -> None:
     """Take anything."""

@@ -64,7 +64,7 @@ def per_worker(doc: str) -> int:
     """Give the concurrency of one worker that the policy's document says, else the one that is built in."""
     try:
         found = (json.loads(doc or "{}").get("concurrency") or {}).get("perWorker", DEFAULT_CONCURRENCY)
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError, AttributeError):
         return DEFAULT_CONCURRENCY
     return found if isinstance(found, int) and found > 0 else DEFAULT_CONCURRENCY
 

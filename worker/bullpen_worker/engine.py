@@ -51,6 +51,8 @@ LAST_WORDS_S: Final = 2.0
 """How long a handler that was cancelled at the end of the grace period may take to clean up."""
 
 _REFUSED_PAUSE_S: Final = 0.5
+_FAILED_PAUSE_S: Final = 0.05
+_MOST_FAILED: Final = 10
 _ARMED_LONGER_S: Final = 0.1
 
 logger = logging.getLogger("bullpen.worker")
@@ -119,6 +121,7 @@ class Engine:
         self._held = False
         self._only = False
         self._hungry = False
+        self._failed_fetches = self._found = 0
         self._connected = False
 
     # -- life ----------------------------------------------------------------
@@ -379,7 +382,14 @@ class Engine:
                 await slot.line.load(connection)
                 return UNTOLD
             if not passing(error):
-                raise
+                # It may have taken a job that the script cannot live with; `Orphans` puts that right.
+                slot.renew_token()
+                self.uncertain(token)
+                if not self._endures():
+                    raise
+                logger.error("Redis fails at fetching a job: %s", error)  # noqa: TRY400 - the message says it all
+                await asyncio.sleep(_FAILED_PAUSE_S)
+                return UNTOLD
             logger.warning("Redis refuses a fetch: %s", error)
             await asyncio.sleep(_REFUSED_PAUSE_S)
             return UNTOLD
@@ -389,6 +399,12 @@ class Engine:
             return None
         self._idle_slots.append(slot)
         return found
+
+    def _endures(self) -> bool:
+        """Whether another fetch makes sense after one that failed: not when so many failed and no job was at fault."""
+        found = self._orphans.found
+        self._failed_fetches, self._found = (self._failed_fetches + 1 if found == self._found else 1), found
+        return self._failed_fetches < _MOST_FAILED
 
     def _slot(self) -> Slot:
         """Take an idle slot; when all are busy (never more than the concurrency), make one."""

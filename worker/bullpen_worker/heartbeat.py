@@ -153,6 +153,6 @@ def _reason(entry: bytes) -> str:
 def _field(raw: bytes, name: str) -> object:
     try:
         value = json.loads(raw or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value.get(name) if isinstance(value, dict) else None

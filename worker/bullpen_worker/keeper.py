@@ -90,7 +90,7 @@ class Terms:
                 int(found.get("maxCrashes", 3)),
                 demote_to,
             )
-        except (ValueError, TypeError, AttributeError, KeyError):
+        except (ValueError, RecursionError, TypeError, AttributeError, KeyError):
             return cls()
 
 

@@ -32,7 +32,8 @@ _PAUSE_S: Final = 0.1
 
 def passing(error: ReplyError) -> bool:
     """Whether Redis may well accept the same command later: it loads, is full, or an operator changes passwords."""
-    return error.code in _PASSING_CODES
+    # Where a script meets the refusal, Redis before 7 writes an error of its own around it.
+    return error.code in _PASSING_CODES or any(f" -{code} " in str(error) for code in _PASSING_CODES)
 
 
 class Line:

@@ -1,12 +1,14 @@
 """Finds jobs that a call of unknown outcome has locked, and gives them back.
 
 A fetch, or an ack that fetches, whose answer was lost may have moved a job to ``active`` under our token; nobody runs it,
-and without this it would wait for its lock to expire and count as stalled. Concurrency model: one task per engine. It
+and without this it would wait for its lock to expire and count as stalled. So has one that ended in an error after it had
+taken a job that BullMQ's scripts cannot live with, and would again (`bullpen_worker.mending`). Concurrency model: one task per engine. It
 looks at once when a token becomes uncertain and a few times more, since Redis may execute a command of a lost connection
 later than those of the next one; by the time that a lock has expired, the token is forgotten.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Final
 
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import pack_command
-from bullpen_worker import templates
+from bullpen_worker import mending, templates
 from bullpen_worker.lines import Line
 from bullpen_worker.templates import Templates
 
@@ -58,7 +60,7 @@ class Orphans:
                 if self._added.is_set():
                     self._added.clear()
                     looks = iter(_LOOKS_S)
-                await asyncio.sleep(next(looks, self.lock_ms / 2000))
+                await self._pause(next(looks, self.lock_ms / 2000))
                 try:
                     await self.look()
                 except (ConnectionLost, ReplyError):
@@ -66,6 +68,12 @@ class Orphans:
                     await asyncio.sleep(_LOOKS_S[1])
                 now = time.monotonic()
                 self._until = {token: until for token, until in self._until.items() if until > now}
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, unless there is a new doubt."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._added.wait()
 
     async def look(self) -> None:
         """Give back what is active under a token in doubt and runs nowhere. Raises `ConnectionLost`, `ReplyError`."""
@@ -79,9 +87,11 @@ class Orphans:
         for job_id, token in zip(ids, locks if isinstance(locks, list) else [], strict=False):
             if not isinstance(token, bytes) or token not in self._until or self._runs(job_id, token):
                 continue
+            self.found += 1
+            if not await mending.mend(connection, pack, job_id):
+                continue
             packed, replies = templates.transaction(pack.release(job_id, token), pack.wake)
             await connection.call_many(packed, replies)
-            self.found += 1
             logger.warning(
-                "gave back job %s, which a command of a lost connection had fetched", job_id.decode(errors="replace")
+                "gave back job %s, which a command without an answer had fetched", job_id.decode(errors="replace")
             )

@@ -29,7 +29,7 @@ from bullpen.outcomes import Outcome
 from bullpen.records import StoredJob
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import Connection, Reply, pack_command
-from bullpen_worker import acks, fetching, lines
+from bullpen_worker import acks, fetching, lines, mending
 from bullpen_worker.acks import Ending, FetchedJob, Subject
 from bullpen_worker.admission import Admission, HandOver, Terms
 from bullpen_worker.fetching import Empty
@@ -226,6 +226,8 @@ class Slot:
         self.generation = floor.table.occupy(
             self.index, job_id=job_id, token=self.token, started_ms=started_ms, deadline_ms=deadline_ms
         )
+        if (b"atm" in fields or b"stc" in fields or b"parent" in fields) and (broken := mending.unfit(fields)):
+            await self._mend(fields, broken)
         if b"rjk" in fields:
             await floor.schedule_next(stored, self.line)
         if floor.giving_back:
@@ -273,6 +275,14 @@ class Slot:
             return outcome
         self._waited = True
         return await _rest(attempt, waits_for)
+
+    async def _mend(self, fields: dict[bytes, bytes], broken: list[bytes]) -> None:
+        """Remove what the ack's script would fail at; where Redis does not let us, the ack is refused."""
+        for name in broken:
+            del fields[name]
+        with contextlib.suppress(ConnectionLost, ReplyError):
+            connection = self.line.connection or await self.line.ready()
+            await mending.remove(connection, self._floor.pack, self.job_id, broken)
 
     def _end_attempt(self) -> None:
         self._scope = None

@@ -16,7 +16,7 @@ def test_options_have_bullmqs_long_names():
     assert records.wire_opts(opts) == {"de": {"id": "x"}, "kl": 5, "fpof": True, "attempts": 3}
 
 
-@pytest.mark.parametrize("raw", [None, b"", b"{", b"[]", b"7", b"\xff", b"null"])
+@pytest.mark.parametrize("raw", [None, b"", b"{", b"[]", b"7", b"\xff", b"null", b"[" * 200_000, b'{"a":' * 200_000])
 def test_options_that_are_none_count_as_none(raw):
     assert records.decode_opts(raw) == {}
 

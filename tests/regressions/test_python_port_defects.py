@@ -137,18 +137,28 @@ async def test_a_completion_whose_reply_is_lost_is_written_and_no_failure(bullpe
     assert (len(starts), left(raw, keys)) == (2, (0, 0, []))
 
 
-async def test_a_completion_that_redis_cannot_take_now_is_written_later(bullpen_redis, queue, raw, keys):
+def too_few_replicas(raw, *, refuse):
+    raw.config_set("min-replicas-to-write", int(refuse))
+
+
+def read_only(raw, *, refuse):
+    """As the old primary of a failover is, until it is the primary again."""
+    raw.replicaof("127.0.0.1", "1") if refuse else raw.replicaof("NO", "ONE")
+
+
+@pytest.mark.parametrize("let", [too_few_replicas, read_only])
+async def test_a_completion_that_redis_cannot_take_now_is_written_later(bullpen_redis, queue, raw, keys, let):
     """Port: the same, where the write has not happened: Redis refuses writes for a moment."""
     starts = []
     async with working(bullpen_redis, obedient(starts)):
         handle = await queue.enqueue("work", {"ms": 200, "value": "done"}, attempts=5)
         await eventually(lambda: starts)
-        raw.config_set("min-replicas-to-write", 1)
+        let(raw, refuse=True)
         try:
             with pytest.raises(AssertionError):
                 await eventually(lambda: raw.zcard(keys.completed), 0.5)
         finally:
-            raw.config_set("min-replicas-to-write", 0)
+            let(raw, refuse=False)
         assert await handle.result(timeout="10s") == "done"
     assert raw.hmget(keys.job(handle.id), "atm", "ats", "failedReason") == ["1", "1", None]
 

@@ -244,7 +244,9 @@ async def _counted(bench: Workbench, work: Callable[[], Awaitable[None]], *, rai
     failed = bench.failures[failures:]
     if failed and raise_errors:
         msg = "a job failed for good" if len(failed) == 1 else f"{len(failed)} jobs failed for good"
-        raise ExceptionGroup(msg, failed)
+        for error, which in failed:
+            error.add_note(which)
+        raise ExceptionGroup(msg, [error for error, _ in failed])
     return bench.attempts.made - attempts
 
 

@@ -128,15 +128,9 @@ def failure_fields(failure: Failure, job: StoredJob) -> dict[str, Cell]:
 
 def error_of(ending: Ending, caught: BaseException | None, settings: JobSettings, job: StoredJob) -> Exception:
     """Give the error that a failed job is reported with: the handler's own where there is one."""
-    match ending:
-        case outcomes.Failed(failure, timed_out):
-            error = _error(failure, caught, settings, timed_out=timed_out)
-            attempts = job.attempts_made + 1
-        case _:
-            error = JobFailed(EXPIRED, error_type="bullpen.Expired", attempts=job.attempts_made)
-            attempts = job.attempts_made
-    error.add_note(f"job {job.id} ({job.name!r}), attempt {attempts} of {settings.retry.attempts}")
-    return error
+    if isinstance(ending, outcomes.Failed):
+        return _error(ending.failure, caught, settings, timed_out=ending.timed_out)
+    return JobFailed(EXPIRED, error_type="bullpen.Expired", attempts=job.attempts_made)
 
 
 def _error(failure: Failure, caught: BaseException | None, settings: JobSettings, *, timed_out: bool) -> Exception:

@@ -63,7 +63,8 @@ class Workbench:
         patience: float,
     ) -> None:
         self.clock = VirtualClock(now_ms)
-        self.failures: list[Exception] = []
+        self.failures: list[tuple[Exception, str]] = []
+        """Of jobs that failed for good: their errors, and which they are."""
         self.client = Client.over(MemorySession(self, client_middleware))
         self.sync_client = SyncClient.over(MemorySyncSession(self, client_middleware))
         self.start: Callable[[Coroutine[Any, Any, None]], None] | None = None
@@ -117,7 +118,7 @@ class Workbench:
 
     async def _hold_lifespans(self, opened: "asyncio.Future[Deps]") -> None:
         # In one task, since what is entered in one must be left in the same (a TaskGroup says so).
-        lifespans = dict.fromkeys(lifespan for work in self._works.values() for lifespan in work.catalogue.lifespans())
+        lifespans = dict.fromkeys(each.lifespan for each in self._handlers if each.registered and each.lifespan)
         async with open_lifespans(lifespans) as deps:
             opened.set_result(deps)
             await self._closing.wait()
@@ -356,7 +357,8 @@ class Workbench:
         key = (work.queue.keys.queue, job.id)
         if isinstance(ending, outcomes.Failed | outcomes.Expired):
             error = self._errors[key] = error_of(ending, caught, settings, job)
-            self.failures.append(error)
+            attempt = f"attempt {job.attempts_made + 1} of {settings.retry.attempts}"
+            self.failures.append((error, f"job {job.id} ({job.name!r} of queue {key[0]!r}), {attempt}"))
         elif isinstance(ending, outcomes.Cancelled):
             self._errors[key] = JobCancelled(ending.reason)
         elif isinstance(ending, outcomes.Completed):

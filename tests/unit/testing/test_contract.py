@@ -1,5 +1,5 @@
 """The example of the API's contract, to the letter."""
-# ruff: noqa: E701, PT018 - the letter is the contract's
+
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

@@ -1,9 +1,9 @@
 """Time inside handlers: sleeping costs none of the test's, and everything keeps its order."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -159,9 +159,9 @@ async def test_time_that_the_test_lets_pass_passes_for_a_handler_that_waits(jobs
 async def test_a_handler_that_waits_for_what_does_not_come_is_named(jobs: Handlers[None]) -> None:
     @jobs.handler("forever")
     async def forever() -> None:
-        await asyncio.Event().wait()  # here
+        await asyncio.Event().wait()
 
-    line = next(n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if text.endswith("# here"))
+    line = inspect.getsourcelines(forever.function)[1] + 2
     async with Harness(jobs, patience="50ms") as harness:
         handle = await harness.client.enqueue(forever.job())
         with pytest.raises(HandlerStuck, match=rf"'forever' of queue 'q'.*test_time\.py:{line}"):
@@ -202,9 +202,7 @@ async def slow_server() -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_real_input_takes_real_time_and_no_timeout_cuts_it_short(
-    jobs: Handlers[None], slow_server: int
-) -> None:
+async def test_real_input_takes_real_time_and_no_timeout_cuts_it_short(jobs: Handlers[None], slow_server: int) -> None:
     @jobs.handler("ask", timeout="1s")
     async def ask() -> str:
         async with asyncio.timeout(0.01):  # by the harness's clock, which stands still

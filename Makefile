@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m bullpen.embedded
 	@touch $@
 
-demo: setup ## the example at work: real jobs through real queues, about a minute, with an account at the end
+demo: setup ## the example at work: real jobs through real queues, some 15 seconds, with an account at the end
 	@cd examples/studio && ../../$(BIN)/python -m studio.demo $(DEMO)
 
 test: setup ## all tests but the long runs; those beside Node are skipped, aloud, where Node is missing

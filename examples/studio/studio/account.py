@@ -87,7 +87,7 @@ def table(account: list[Row]) -> Table:
         title="What the studio did", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
     )
     drawn.add_column("queue", no_wrap=True)
-    for heading in ("enqueued", "completed", "retried", "dead", "wait (p95)", "run (p95)"):
+    for heading in ("enqueued", "completed", "retried", "dead", "wait/p95", "run/p95"):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for row in account:
         counts = (row.enqueued, row.completed, row.retried, row.dead)
@@ -98,7 +98,7 @@ def table(account: list[Row]) -> Table:
 
 def times_of(mean: float, p95: float) -> str:
     """Write mean and p95 in the unit that fits both."""
-    return f"{mean / 1000:.1f} ({p95 / 1000:.1f}) s" if p95 >= 1000 else f"{mean:.0f} ({p95:.0f}) ms"
+    return f"{mean / 1000:.1f}/{p95 / 1000:.1f} s" if p95 >= 1000 else f"{mean:.0f}/{p95:.0f} ms"
 
 
 def suppressed(account: list[Row]) -> int:

@@ -163,6 +163,24 @@ async def test_a_completion_that_redis_cannot_take_now_is_written_later(bullpen_
     assert raw.hmget(keys.job(handle.id), "atm", "ats", "failedReason") == ["1", "1", None]
 
 
+async def test_an_idle_worker_bears_a_redis_that_refuses_its_wait(bullpen_redis, queue, raw):
+    """Port: an error at its blocking read ends its loop."""
+
+    def refused():
+        return raw.info("commandstats").get("cmdstat_bzpopmin", {}).get("rejected_calls")
+
+    async with working(bullpen_redis, obedient()):
+        (waits,) = await eventually(lambda: [each for each in raw.client_list() if each["cmd"] == "bzpopmin"])
+        raw.config_resetstat()
+        raw.execute_command("ACL", "SETUSER", "default", "-bzpopmin")
+        try:
+            raw.client_unblock(waits["id"])
+            await eventually(refused)
+        finally:
+            raw.execute_command("ACL", "SETUSER", "default", "+bzpopmin")
+        assert await (await queue.enqueue("work", {"value": "well"})).result(timeout="10s") == "well"
+
+
 @pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), b"bytes"], ids=["object", "set", "NaN", "bytes"])
 async def test_a_result_that_is_no_json_fails_once_and_says_so(bullpen_redis, queue, raw, keys, value):
     """Port: fails in the middle of its acknowledgement, and runs the handler again."""

@@ -173,6 +173,7 @@ class Engine:
                 return  # removed meanwhile
             async with self._beside() as vigil:
                 slot = self._slot()
+                slot.ask()
                 slot.token = token.encode()
                 self._start(slot, FetchedJob(job_id.encode(), flat))  # type: ignore[arg-type]  # a hash: bytes
                 await vigil.until(self._only_job())
@@ -368,6 +369,7 @@ class Engine:
         slot = self._slot()
         token = slot.token
         connection = slot.line.connection or await slot.line.ready()
+        slot.ask()
         try:
             found = acks.read_fetch(await connection.call(self.pack.fetch(token, _now_ms())))
         except ConnectionLost as error:

@@ -125,6 +125,8 @@ class Slot:
         self.job_id: bytes = b""
         self.generation = 0
         self.deadline_ms = 0
+        self.asked_ms = 0
+        """When the call was sent that brought the job (monotonic): its lock was set then, or later."""
         self.task: asyncio.Task[None] | None = None
         self._floor = floor
         self._scope: CancelScope | None = None
@@ -132,6 +134,10 @@ class Slot:
         self._lock_lost = False
         self._writing = False
         self._waited = False
+
+    def ask(self) -> None:
+        """Note that a call is sent now that may bring a job."""
+        self.asked_ms = time.monotonic_ns() // 1_000_000
 
     def renew_token(self) -> None:
         """Take a token that no call under way uses."""
@@ -220,11 +226,10 @@ class Slot:
         if len(job_id) > _LONGEST_ID:
             return await self._write(running, _TOO_LONG, None)
         started = time.monotonic()
-        started_ms = int(started * 1000)
         timeout_ms = terms.settings.timeout_ms
-        deadline_ms = started_ms + timeout_ms if timeout_ms else NO_DEADLINE
+        deadline_ms = int(started * 1000) + timeout_ms if timeout_ms else NO_DEADLINE
         self.generation = floor.table.occupy(
-            self.index, job_id=job_id, token=self.token, started_ms=started_ms, deadline_ms=deadline_ms
+            self.index, job_id=job_id, token=self.token, started_ms=self.asked_ms, deadline_ms=deadline_ms
         )
         if (b"atm" in fields or b"stc" in fields or b"parent" in fields) and (broken := mending.unfit(fields)):
             await self._mend(fields, broken)
@@ -309,6 +314,7 @@ class Slot:
         packed = floor.pack.completed(
             running.job_id, self.token, _now_ms(), outcome.value.encode(), terms.completed, fetch=True
         )
+        self.ask()
         try:
             reply = await connection.call(packed)
         except ConnectionLost as error:
@@ -343,6 +349,7 @@ class Slot:
             fetch = not patience.uncertain and floor.wants_next()
             ack = acks.plan(ending, running.subject(), self.token, _now_ms(), floor.pack, fetch=fetch)
             ack = ack.after(*running.output.take(floor.pack))
+            self.ask()
             try:
                 reading = ack.read(await connection.call_many(ack.packed, ack.replies))
                 applied = reading.code == 0 or await self._was_applied(reading.code, ending, running, patience)

@@ -39,8 +39,8 @@ NO_DEADLINE: Final = 0
 class SlotView:
     """One occupied slot, read in one piece.
 
-    `started_ms` and `deadline_ms` are monotonic milliseconds; a deadline of 0 means none. `generation` grows with
-    every occupation, so a slot and its generation name one run of one job.
+    `started_ms` (when the call was sent that locked the job) and `deadline_ms` are monotonic milliseconds; a deadline of 0
+    means none. `generation` grows with every occupation, so a slot and its generation name one run of one job.
     """
 
     slot: int

@@ -75,7 +75,7 @@ class BlockingShell:
         self._pool.disconnect(inuse_connections=False)
 
     def _exchange(self, calls: Sequence[Call], deadline: float, waiting: float) -> Sequence[Reply]:
-        with self._connection(deadline) as connection:
+        with self._connection() as connection:
             packed = b"".join(map(packing.pack, calls))
             replies = self._ask(connection, packed, len(calls), deadline + waiting)
             if any(isinstance(reply, ReplyError) and reply.code == "NOSCRIPT" for reply in replies):
@@ -107,7 +107,7 @@ class BlockingShell:
         return replies
 
     @contextlib.contextmanager
-    def _connection(self, deadline: float) -> Generator[Any]:
+    def _connection(self) -> Generator[Any]:
         self._follow()
         pool = self._pool
         try:
@@ -116,8 +116,8 @@ class BlockingShell:
             msg = f"Redis at {self._settings.where} refused the user name or password: {error}"
             raise AuthenticationRefused(msg) from error
         except (exceptions.RedisError, OSError) as error:
-            if isinstance(error, exceptions.TimeoutError) and time.monotonic() < deadline:
-                msg = f"Redis at {self._settings.where} did not answer: {error}"
+            if isinstance(error, exceptions.TimeoutError):
+                msg = f"Redis at {self._settings.where} did not answer in time: {error}"
             else:
                 msg = f"Redis at {self._settings.where} cannot be reached: {error}"
             raise ConnectFailed(msg) from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -29,11 +30,12 @@ def node_modules() -> Path:
             pytest.fail(f"{message}, and BULLPEN_REQUIRE asks for it")
         pytest.skip(message)
     modules = NODE / "node_modules"
-    if not (modules / "bullmq").is_dir():
-        done = subprocess.run(
-            ["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    with (NODE / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several pytest processes may come here at once
+        if not (modules / "bullmq" / "package.json").is_file():
+            command = ["npm", "ci", "--no-audit", "--no-fund"]
+            done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=300, check=False)
+            assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return modules
 
 

@@ -18,8 +18,8 @@ def starts():
 
 @pytest.fixture
 async def worker(redis_url, starts):
-    """Our worker, running; the queue's policy is that a job without attempts has one."""
-    write_policy(redis_url, retry={"attempts": 1})
+    """Our worker, running; the queue's policy is that a job that says nothing has one attempt, and waits for none."""
+    write_policy(redis_url, retry={"attempts": 1, "backoff": {"type": "Immediate"}})
     async with working(redis_url, obedient(starts)) as worker:
         yield worker
 

@@ -71,6 +71,7 @@ const methods = {
     const made = await queueEvents(name);
     for (const type of types) made.on(type, (args) => write({ event: 'queue', queue: name, type, args }));
   },
+  job: async (name, id, method, ...args) => plain(await (await job(name, id))[method](...args)),
   waitUntilFinished: async (name, id, ttl) => (await job(name, id)).waitUntilFinished(await queueEvents(name), ttl),
   retry: async (name, id, state = 'failed') => (await job(name, id)).retry(state),
   remove: async (name, id) => (await job(name, id)).remove(),

@@ -363,18 +363,21 @@ async def rate_limited_by_a_handler(open: Open, folder: Path) -> Any:
         other = await side.client.enqueue(book.note.job(1))
         await side.work()
         report = [*[await told(handle) for handle in (first, second, other)], book.lines]
+        infos = [await handle.info() for handle in (first, second, other)]
+        held = [(info.started_at - infos[0].enqueued_at).total_seconds() >= 0.06 for info in infos]  # type: ignore[operator]
     assert book.lines[:3] == [["busy", 1, 1], ["busy", 1, 2], 1]
-    return report
+    assert held == [True] * 3
+    return [*report, held]
 
 
 @scenario
 async def a_rate_limit_of_the_queue(open: Open, folder: Path) -> Any:
     book = Book()
-    async with open(book.handlers, yaml=queue(folder, "rateLimit: {jobs: 2, per: 200ms}")) as side:
+    async with open(book.handlers, yaml=queue(folder, "rateLimit: {jobs: 2, per: 500ms}")) as side:
         handles = [await side.client.enqueue(book.note.job(number)) for number in range(5)]
         await side.work()
         infos = [await handle.info() for handle in handles]
-        windows = [round((info.started_at - infos[0].started_at).total_seconds() / 0.2) for info in infos]  # type: ignore[operator]
+        windows = [round((info.started_at - infos[0].started_at).total_seconds() / 0.5) for info in infos]  # type: ignore[operator]
     assert windows == [0, 0, 1, 1, 2]
     return [windows, book.lines]
 
@@ -542,13 +545,13 @@ async def duplicates_by_a_simple_key(open: Open, folder: Path) -> Any:
 @scenario
 async def throttled(open: Open, folder: Path) -> Any:
     book = Book()
-    key = Deduplication.throttle("k", "300ms")
+    key = Deduplication.throttle("k", "500ms")
     async with open(book.handlers) as side:
         there = side.client.queue(QUEUE)
         await there.pause()
         first = await side.client.enqueue(book.note.job(1), deduplication=key)
         second = await side.client.enqueue(book.note.job(2), deduplication=key)
-        await side.pass_time(350)
+        await side.pass_time(550)
         third = await side.client.enqueue(book.note.job(3), deduplication=key)
         await there.resume()
         await side.work()
@@ -560,7 +563,7 @@ async def throttled(open: Open, folder: Path) -> Any:
 @scenario
 async def debounced(open: Open, folder: Path) -> Any:
     book = Book()
-    key = Deduplication.debounce("k", "80ms")
+    key = Deduplication.debounce("k", "300ms")
     async with open(book.handlers) as side:
         handles = [await side.client.enqueue(book.note.job(number), deduplication=key) for number in range(3)]
         counts = dict(await side.client.queue(QUEUE).counts())

@@ -36,6 +36,13 @@ async def adds_up(ctx: Context[None], numbers: list[int]) -> int:
     return sum([await handle.result(timeout="1m") for handle in handles])
 
 
+@jobs.handler("talks")
+async def talks(ctx: Context[None], times: int) -> int:
+    for number in range(times):
+        ctx.progress(number)
+    return times
+
+
 @jobs.handler("waits in a thread")
 def waits_in_a_thread(ctx: SyncContext[None]) -> int:
     return ctx.client.enqueue(double.job(1)).result(timeout="1s")
@@ -72,6 +79,13 @@ async def test_who_waits_sees_how_a_job_failed_and_that_one_is_gone() -> None:
         assert (caught.value.reason, caught.value.error_type) == ("no", "ValueError")
         with pytest.raises(JobGone):
             await harness.client.queue("q").job("nobody").result(timeout="1s")
+
+
+async def test_the_clock_stands_still_while_news_are_taken_in() -> None:
+    async with Harness(jobs, now=NOW) as harness:
+        handles = [await harness.client.enqueue(talks.job(100)) for _ in range(3)]
+        assert await asyncio.gather(*(handle.result(timeout="30s") for handle in handles)) == [100] * 3
+        assert harness.now == NOW
 
 
 async def test_several_wait_at_once() -> None:

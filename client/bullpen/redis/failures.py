@@ -4,11 +4,22 @@ Clients turn these into `bullpen.errors.RedisUnavailable` and `EnqueueUncertain`
 them as they are.
 """
 
+import re
+
 from bullpen import errors
+
+_IN_A_SCRIPT = re.compile(r"^(?:ERR )?Error running script .*: -(?P<error>[A-Z]{3,} .*)$", re.DOTALL)
 
 
 class ReplyError(errors.BullpenError):
-    """Redis answered a command with an error. `code` is its first word: ``NOSCRIPT``, ``LOADING``, ``OOM``, ``ERR``."""
+    """Redis answered a command with an error. `code` is its first word: ``NOSCRIPT``, ``LOADING``, ``OOM``, ``ERR``.
+
+    Redis before 7 wraps what a command within a script was refused with; it is unwrapped, so that both say the same.
+    """
+
+    def __init__(self, message: str) -> None:
+        wrapped = _IN_A_SCRIPT.match(message)
+        super().__init__(wrapped["error"] if wrapped else message)
 
     @property
     def code(self) -> str:

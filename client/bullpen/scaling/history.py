@@ -117,8 +117,8 @@ class History:
     def with_recommendation(self, replicas: int, now_ms: int, *, up_window_ms: int, down_window_ms: int) -> Self:
         """Add a recommendation, and forget those that have left their window or can never count again."""
         mark = Mark(now_ms, replicas)
-        highs = [old for old in self.highs if old.at_ms > now_ms - down_window_ms and old.replicas > replicas]
-        lows = [old for old in self.lows if old.at_ms > now_ms - up_window_ms and old.replicas < replicas]
+        highs = [old for old in self.highs if 0 <= now_ms - old.at_ms < down_window_ms and old.replicas > replicas]
+        lows = [old for old in self.lows if 0 <= now_ms - old.at_ms < up_window_ms and old.replicas < replicas]
         return replace(self, highs=(*highs, mark), lows=(*lows, mark))
 
     def without_changes_before(self, at_ms: int) -> Self:

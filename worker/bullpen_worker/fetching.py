@@ -67,6 +67,7 @@ class Outlook:
     limited_until_ms: int = 0
     due_ms: int = 0
     fetched_ms: int = 0
+    seen_ms: int = 0
 
     @property
     def hungry(self) -> bool:
@@ -75,6 +76,10 @@ class Outlook:
 
     def step(self, now_ms: int) -> Step:
         """Say what to do at `now_ms`."""
+        if now_ms < self.seen_ms:  # the clock was set back: what is counted by it would be far away
+            self.drained = False
+            self.limited_until_ms = 0
+        self.seen_ms = now_ms
         if not self.hungry:
             return PARK
         if self.limited_until_ms > now_ms:

@@ -36,6 +36,15 @@ def test_the_next_step(known: Outlook, step: Step) -> None:
     assert known.step(NOW) == step
 
 
+def test_a_clock_that_is_set_back_is_no_reason_to_wait() -> None:
+    known = outlook(limited_until_ms=NOW + 1000)
+    assert known.step(NOW) == Step(until_ms=NOW + 1000)
+    assert known.step(NOW - 500_000) == FETCH
+    known = outlook(drained=True, fetched_ms=NOW)
+    assert known.step(NOW).listen
+    assert known.step(NOW - 500_000) == FETCH
+
+
 def test_what_an_answer_teaches() -> None:
     known = outlook()
     known.learn(NOTHING, NOW)

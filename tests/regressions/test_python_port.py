@@ -193,7 +193,8 @@ async def test_a_killed_workers_job_comes_back_in_time_and_a_second_kill_does_no
         with worker_process(bullpen_redis, log) as second:
             await eventually(lambda: up(2), 20)
             first.kill()
-            await eventually(lambda: started(2), 1 + 2 * 0.3 + 1)
+            await eventually(lambda: raw.hget(keys.job(handle.id), "stc") == "1", 1 + 2 * 0.3 + 1)
+            await eventually(lambda: started(2), 20)  # it may have been the job that killed: a process of its own
             with worker_process(bullpen_redis, log):
                 await eventually(lambda: up(3), 20)
                 raw.hset(keys.job(handle.id), "data", '{"value": "done"}')

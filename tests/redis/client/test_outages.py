@@ -104,26 +104,37 @@ class Gate:
             far = socket.socket(socket.AF_UNIX)
             far.connect(self._path)
             self._sockets += [near, far]
-            threading.Thread(target=self._pass, args=(near, far), daemon=True).start()
+            swallow = threading.Event()
+            for pump in (self._ask, self._answer):
+                threading.Thread(target=pump, args=(near, far, swallow), daemon=True).start()
 
-    def _pass(self, near, far):
+    def _ask(self, near, far, swallow):
+        """Hand on what the client sends; the marked command is the last."""
         try:
             while data := near.recv(1 << 20):
-                cut = self.cut_at is not None and self.cut_at in data
-                if cut:
+                if self.cut_at is not None and self.cut_at in data:
                     self.cut_at = None
                     self.adds += 1
-                if self.forward or not cut:
+                    swallow.set()
+                    if not self.forward:
+                        break
                     far.sendall(data)
-                    answer = far.recv(1 << 20)
-                if cut:
-                    break
-                near.sendall(answer)
+                    return  # the other pump cuts the connection once Redis has answered
+                far.sendall(data)
         except OSError:
             pass
-        finally:
-            near.close()
-            far.close()
+        near.close()
+        far.close()
+
+    def _answer(self, near, far, swallow):
+        """Hand on what Redis answers, but for the answer to the marked command."""
+        try:
+            while (data := far.recv(1 << 20)) and not swallow.is_set():
+                near.sendall(data)
+        except OSError:
+            pass
+        near.close()
+        far.close()
 
 
 @pytest.fixture

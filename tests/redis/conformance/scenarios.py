@@ -705,9 +705,10 @@ async def finished_jobs_are_trimmed(open: Open, folder: Path) -> Any:
         none = Retention(completed=Keep(count=0))
         handles.append(await side.client.enqueue(book.note.job(4), retention=none))
         await side.work()
-        report = [await told(handle) for handle in handles]
-    assert ["gone" in job for job in report] == [True, True, False, False, True]
-    return report
+        gone = ["gone" in await told(handle) for handle in handles]
+    # Jobs that end in the same millisecond have no order in BullMQ, so which of the four are kept is open.
+    assert (gone[:4].count(True), gone[4]) == (2, True)
+    return gone[:4].count(True), gone[4]
 
 
 @scenario

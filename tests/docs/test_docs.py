@@ -29,6 +29,7 @@ def test_a_page_works_as_it_says(page, tmp_path, bullpen_redis):
         "BULLPEN_REDIS_URL": bullpen_redis,
         "PYTHONPATH": str(tmp_path),
         "NO_COLOR": "1",
+        "PYTHONUNBUFFERED": "1",  # as a terminal has it: lines come in the order in which they were printed
         "COLUMNS": "120",
     }
     for block in pages.blocks(page):

@@ -5,9 +5,9 @@ import subprocess
 import sys
 import tempfile
 
-from tests.bench import enqueue, idle, report, throughput
+from tests.bench import enqueue, idle, promptness, report, throughput
 
-PARTS = ("imports", "idle", "enqueue", "throughput")
+PARTS = ("imports", "idle", "promptness", "enqueue", "throughput")
 
 
 def main() -> int:
@@ -32,6 +32,8 @@ def main() -> int:
                     idle.measure_imports(found, log)
                 elif part == "idle":
                     idle.measure_worker(found, log)
+                elif part == "promptness":
+                    promptness.measure(found, log)
                 elif part == "enqueue":
                     enqueue.measure(found, arguments.repetitions, log)
                 else:

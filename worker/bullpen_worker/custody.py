@@ -116,6 +116,7 @@ class Custody:
             passing=PASSING,
         )  # fmt: skip
         self._give_back = give_back_script()
+        self._policy_told = asyncio.Event()
         self._up_since: float | None = None
         self._connected_once = False
 
@@ -126,12 +127,22 @@ class Custody:
         async with self._link, self._ear:
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self.keeper.run())
+                    tasks.create_task(self._keep())
                     tasks.create_task(self.orders.run())
             finally:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1):
                         await self.orders.goodbye()
+
+    async def _keep(self) -> None:
+        # A check by terms that are not the queue's would keep all its workers from theirs: one's counts for all.
+        await self._policy_told.wait()
+        await self.keeper.run()
+
+    def learn(self, doc: str) -> None:
+        """Follow what this policy says of recovery."""
+        self.keeper.terms = Terms.of_policy(doc)
+        self._policy_told.set()
 
     @property
     def up_seconds(self) -> float | None:
@@ -232,7 +243,7 @@ class _Told:
         self._hooks.retire(retiring=retiring)
 
     def policy(self, rev: str, doc: str) -> None:
-        self._custody.keeper.terms = Terms.of_policy(doc)
+        self._custody.learn(doc)
         self._hooks.policy(rev, doc)
 
     def cancel(self, run: Run, reason: str) -> None:

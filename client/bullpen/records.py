@@ -1,7 +1,7 @@
 """A job as it lies in Redis: the hash that BullMQ keeps for it, and the options in it.
 
 What lies there was written by others (Node, an older version, a person at a console), so reading never raises: a number
-that is none counts as absent, options that are no JSON count as none; nor are options that are nested a thousand deep.
+that is none counts as absent, options that are no JSON, or nested too deep to be read, count as none.
 """
 
 import json

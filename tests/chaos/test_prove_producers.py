@@ -23,8 +23,8 @@ from tests.support.slow import slow
 from tests.support.waiting import eventually_sync
 
 TIMEOUT_S = 0.8
-ALLOWED_S = TIMEOUT_S + 0.7
-"""A machine that is busy may take longer than the timeout itself; who hangs takes for ever."""
+ALLOWED_S = TIMEOUT_S + 2
+"""A machine that is busy may take longer than the timeout itself; who hangs, or takes the default, takes longer."""
 
 
 def single(client):

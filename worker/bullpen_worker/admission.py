@@ -32,6 +32,7 @@ _FLAGS: Final = {
 class Terms:
     """What holds for all jobs of one name with the same options."""
 
+    name: str
     registration: Registration | None
     settings: JobSettings
     opts: Opts
@@ -42,6 +43,8 @@ class Terms:
     version: int
     """Of the payload."""
     may_expire: bool
+    is_plain: bool
+    """Whether, as far as these are concerned, the handler may simply be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,10 @@ class Admission:
                 failure_flags=tuple(flag for option, flag in _FLAGS.items() if opts.get(option) is True),
             )
         )
+        version = records.payload_version(opts)
+        may_expire = settings.expires_at_ms is not None or settings.expires_after_ms is not None
         return Terms(
+            name=name,
             registration=registration,
             settings=settings,
             opts=opts,
@@ -123,8 +129,9 @@ class Admission:
             failed=failed,
             keep_logs=_whole(opts, "keepLogs"),
             delay_ms=_whole(opts, "delay"),
-            version=records.payload_version(opts),
-            may_expire=settings.expires_at_ms is not None or settings.expires_after_ms is not None,
+            version=version,
+            may_expire=may_expire,
+            is_plain=registration is not None and registration.knows(version) and not may_expire,
         )
 
 

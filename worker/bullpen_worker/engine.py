@@ -32,7 +32,7 @@ from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import pack_command
 from bullpen_worker import accounts, acks, scheduling
 from bullpen_worker.acks import Ending, FetchedJob
-from bullpen_worker.admission import Admission, Terms
+from bullpen_worker.admission import Admission
 from bullpen_worker.deadlines import Deadlines
 from bullpen_worker.desk import METRICS_POINTS, Desk
 from bullpen_worker.fetching import UNTOLD, Empty, Fetcher
@@ -40,7 +40,8 @@ from bullpen_worker.hooks import EngineHooks, NoHooks
 from bullpen_worker.lines import Line, passing
 from bullpen_worker.markers import MarkerLine
 from bullpen_worker.orphans import Orphans
-from bullpen_worker.services import Clients, JobOutput, Outbox
+from bullpen_worker.runs import Run
+from bullpen_worker.services import Clients, Outbox
 from bullpen_worker.slots import Slot
 from bullpen_worker.table import SlotTable
 from bullpen_worker.templates import Templates
@@ -269,44 +270,37 @@ class Engine:
         """Start a task with clean context variables."""
         return self._loop.create_task(work, context=self._context.copy())
 
-    def output_of(self, job_id: bytes, line: Line, keep_logs: int) -> JobOutput:
-        """Make the place for a job's progress and log lines."""
-        return self._outbox.output_of(job_id, line, keep_logs)
-
-    def attempt(
-        self, stored: StoredJob, terms: Terms, scope: CancelScope, output: JobOutput
-    ) -> Coroutine[object, None, Outcome]:
+    def attempt(self, run: Run, scope: CancelScope) -> Coroutine[object, None, Outcome]:
         """Run the job's handler once."""
+        stored, terms, fields = run.stored, run.terms, run.fields
         registration = terms.registration
         if registration is None:
             msg = f"job {stored.id} was admitted without a handler"
             raise RuntimeError(msg)
-        settings = terms.settings
-        fields = stored.fields
-        name = stored.name
-        attempt = stored.attempts_made + 1
+        timeout_ms = terms.settings.timeout_ms
+        attempt = stored.attempts_made + 1 if b"atm" in fields else 1
         now_ms = _now_ms()
-        self._hooks.job_started(stored.id, name, attempt)
+        self._hooks.job_started(stored.id, terms.name, attempt)
         job = ActiveJob(
-            id=stored.id,
-            name=name,
-            queue=self._keys.queue,
-            data=stored.data,
-            attempt=attempt,
-            retry=settings.retry,
-            services=output,
-            deps=self._deps[registration.lifespan],
-            version=terms.version,
-            fence=stored.attempts_started,
-            snoozes=stored.snoozes if b"bullpen:snoozes" in fields else 0,
-            priority=stored.priority,
-            enqueued_at_ms=stored.timestamp,
-            started_at_ms=now_ms,
-            timeout_ms=settings.timeout_ms,
-            deadline_ms=now_ms + settings.timeout_ms,
-            max_result_bytes=self._desk.policy.limits.result_bytes,
-            progress_json=fields.get(b"progress"),
-            scope=scope,
+            stored.id,
+            terms.name,
+            self._keys.queue,
+            stored.data,
+            attempt,
+            terms.settings.retry,
+            run.output,
+            self._deps[registration.lifespan],
+            terms.version,
+            stored.attempts_started,
+            stored.snoozes if b"bullpen:snoozes" in fields else 0,
+            stored.priority,
+            stored.timestamp,
+            now_ms,
+            timeout_ms,
+            now_ms + timeout_ms,
+            self._desk.policy.limits.result_bytes,
+            fields.get(b"progress"),
+            scope,
         )
         return run_attempt(registration, job, executors=self._executors, middleware=self._middleware)
 
@@ -340,9 +334,9 @@ class Engine:
         """Have the job run in a process of its own, if there is a way to."""
         return self._hooks.suspect(job_id.decode(errors="replace"), token.decode())
 
-    def ended(self, stored: StoredJob, terms: Terms, ending: Ending, run_ms: float | None) -> None:
+    def ended(self, run: Run, ending: Ending, run_ms: float | None) -> None:
         """Count and log what became of the job."""
-        self._hooks.job_ended(accounts.job_end(stored, terms, ending, run_ms))
+        self._hooks.job_ended(accounts.job_end(run.stored, run.terms, ending, run_ms))
 
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Say that Redis refuses the job's ack for good."""
@@ -361,7 +355,7 @@ class Engine:
             )
             self._lines.append(Line(await stack.enter_async_context(link)))
         self.table.set_concurrency(self._concurrency)
-        self._outbox = Outbox(self._clients, lambda: self.pack)
+        self.outbox = Outbox(self._clients, lambda: self.pack)
         self._deadlines = Deadlines(self._slots)
         self._deps = await stack.enter_async_context(self._catalogue.open_deps())
 
@@ -481,7 +475,7 @@ class Engine:
             await self._put_away()
 
     async def _put_away(self) -> None:
-        self._outbox.close()
+        self.outbox.close()
         self._deadlines.close()
         self._desk.close()
         self.ending = True

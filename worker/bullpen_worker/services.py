@@ -40,62 +40,48 @@ class Clients(Protocol):
 
 
 class JobOutput:
-    """The progress and log lines of one attempt that Redis does not have yet. Thread-safe.
+    """The progress and log lines of one attempt that Redis does not have yet. Thread-safe."""
 
-    `on_output` is called, in the thread that reports, when something came into the empty buffer. `lock` may be shared: it
-    is held for a moment only.
-    """
+    # Of the class as long as there are none: most jobs say nothing, and one of these is made for each.
+    _progress: bytes | None = None
+    _lines: list[bytes] | tuple[()] = ()
+    _dropped = 0
 
-    __slots__ = ("_clients", "_dropped", "_keep_logs", "_lines", "_lock", "_on_output", "_progress", "job_id", "line")
-
-    def __init__(
-        self,
-        job_id: bytes,
-        line: Line,
-        *,
-        keep_logs: int,
-        clients: Clients,
-        lock: threading.Lock,
-        on_output: "Callable[[JobOutput], None]",
-    ) -> None:
+    def __init__(self, outbox: "Outbox", job_id: bytes, line: Line, keep_logs: int) -> None:
         self.job_id = job_id
         self.line = line
-        self._clients = clients
+        self._outbox = outbox
         self._keep_logs = keep_logs
-        self._on_output = on_output
-        self._lock = lock
-        self._progress: bytes | None = None
-        self._lines: list[bytes] = []
-        self._dropped = 0
 
     @property
     def client(self) -> "Client":
         """The async client of this worker."""
-        return self._clients.client
+        return self._outbox.clients.client
 
     @property
     def sync_client(self) -> "SyncClient":
         """The blocking client of this process."""
-        return self._clients.sync_client
+        return self._outbox.clients.sync_client
 
     def progress(self, value_json: str) -> None:
         """Report the progress, as JSON."""
-        with self._lock:
+        with self._outbox.lock:
             first = self._progress is None and not self._lines
             self._progress = value_json.encode()
         if first:
-            self._on_output(self)
+            self._outbox.announce(self)
 
     def log(self, line: str) -> None:
         """Add a line to the job's log."""
-        with self._lock:
+        with self._outbox.lock:
             first = self._progress is None and not self._lines
-            if len(self._lines) < MOST_LINES:
-                self._lines.append(line.encode(errors="replace"))
+            lines = self._lines = self._lines or []
+            if len(lines) < MOST_LINES:
+                lines.append(line.encode(errors="replace"))
             else:
                 self._dropped += 1
         if first:
-            self._on_output(self)
+            self._outbox.announce(self)
 
     @property
     def waiting(self) -> bool:
@@ -106,8 +92,8 @@ class JobOutput:
         """Give what has gathered as packed commands, and how many replies they bring; afterwards nothing is here."""
         if self._progress is None and not self._lines:
             return b"", 0
-        with self._lock:
-            lines, progress, dropped = self._lines, self._progress, self._dropped
+        with self._outbox.lock:
+            lines, progress, dropped = list(self._lines), self._progress, self._dropped
             self._lines, self._progress, self._dropped = [], None, 0
         if dropped:
             lines.append(b"(%d lines came too fast and were left out)" % dropped)
@@ -121,26 +107,22 @@ class Outbox:
     """Sends what handlers say of their jobs, all together every `FLUSH_S`. Belongs to the loop on which it is made."""
 
     def __init__(self, clients: Clients, pack: Callable[[], Templates]) -> None:
-        self._clients = clients
+        self.clients = clients
+        self.lock: Final = threading.Lock()
+        """Of all outputs: it is held for a moment only."""
         self._pack = pack
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._lock = threading.Lock()
         self._full: list[JobOutput] = []
         self._timer: asyncio.TimerHandle | None = None
-
-    def output_of(self, job_id: bytes, line: Line, keep_logs: int) -> JobOutput:
-        """Make the place for a job's progress and log lines."""
-        return JobOutput(
-            job_id, line, keep_logs=keep_logs, clients=self._clients, lock=self._lock, on_output=self._on_output
-        )
 
     def close(self) -> None:
         """Send nothing any more."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _on_output(self, output: JobOutput) -> None:
+    def announce(self, output: JobOutput) -> None:
+        """Say, from any thread, that something came into an empty output."""
         if threading.get_ident() == self._thread:
             self._add(output)
         else:

@@ -345,6 +345,26 @@ async def test_a_new_policy_holds_from_the_next_job_on(room: Room, ends: Ends) -
     assert ends.outcomes() == ["timeout"]
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_that_cancels_its_task_and_returns_has_completed(room: Room, ends: Ends, waits: bool) -> None:
+    work = Handlers()
+
+    @work.handler("work")
+    async def run() -> None:
+        if waits:
+            await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async with room.engine(work, hooks=ends, concurrency=1):
+        for _ in range(3):
+            await room.add("work")
+        await eventually(lambda: len(ends.ends) == 3)
+    assert ends.outcomes() == ["completed"] * 3
+    assert await room.counts() == {"completed": 3}
+
+
 async def test_a_handler_that_cancels_its_own_task_has_failed(room: Room, ends: Ends) -> None:
     q = Handlers("q")
 

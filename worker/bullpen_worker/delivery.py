@@ -1,0 +1,137 @@
+"""The sending of one ack, again until Redis has answered it or the job's lock is known to be lost.
+
+A result is never turned into a failure because a connection broke. A repeated ack that finds the lock gone was most likely
+applied the first time; the job's hash tells. A call whose answer was lost may have locked another job with the slot's
+token, so the slot takes a new one afterwards and leaves the old one to `bullpen_worker.orphans`.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Final, Protocol
+
+from bullpen import outcomes
+from bullpen.failures import Failure
+from bullpen.redis.failures import ConnectionLost, ReplyError
+from bullpen.redis.wire import Connection, Reply, pack_command
+from bullpen_worker import acks, fetching, lines
+from bullpen_worker.acks import Ending, FetchedJob
+from bullpen_worker.fetching import Empty
+from bullpen_worker.floor import Floor
+from bullpen_worker.lines import Line
+from bullpen_worker.runs import Run
+
+MOST_REFUSALS: Final = 5
+"""How often an ack is sent that Redis refuses for a reason that will not pass; then the job is left to recovery."""
+
+_LONGEST_PAUSE_S: Final = 2.0
+_CHILDREN: Final = {
+    acks.PENDING_CHILDREN: Failure("RuntimeError", "the handler returned while children of its job have not ended", ""),
+    acks.FAILED_CHILDREN: Failure("RuntimeError", "children of the job have failed", ""),
+}
+
+
+class Sender(Protocol):
+    """The slot whose job it is."""
+
+    token: bytes
+    lock_lost: bool
+
+    @property
+    def line(self) -> Line:
+        """Its connection."""
+
+    def renew_token(self) -> None:
+        """Take a token that no call under way uses."""
+
+    def ask(self) -> None:
+        """Note that a call is sent now that may bring a job."""
+
+
+class Delivery:
+    """How the sending of one ack has gone so far."""
+
+    def __init__(self, floor: Floor, sender: Sender, run: Run, ending: Ending) -> None:
+        self._floor = floor
+        self._sender = sender
+        self._run = run
+        self._ending = ending
+        self._uncertain = False  # an earlier sending may have been applied
+        self._refusals = 0
+        self._pause_s = 0.05
+
+    async def write(self, run_ms: float | None) -> FetchedJob | Empty:
+        """Write what became of the job; give what the last answer brought."""
+        floor, sender, run = self._floor, self._sender, self._run
+        if isinstance(self._ending, outcomes.RateLimited):
+            floor.limited(self._ending.delay_ms)  # before Redis knows: the job's return wakes our own fetcher
+        while True:
+            if sender.lock_lost or isinstance(self._ending, outcomes.LockLost):
+                self._ending = outcomes.LockLost()
+                found: FetchedJob | Empty = fetching.UNTOLD
+                sender.renew_token()
+                break
+            connection = sender.line.connection or await sender.line.ready()
+            fetch = not self._uncertain and floor.wants_next()
+            now_ms = time.time_ns() // 1_000_000
+            ack = acks.plan(self._ending, run.subject(), sender.token, now_ms, floor.pack, fetch=fetch)
+            ack = ack.after(*run.output.take(floor.pack))
+            sender.ask()
+            try:
+                reading = ack.read(await connection.call_many(ack.packed, ack.replies))
+                applied = reading.code == 0 or await self._was_applied(reading.code)
+            except (ConnectionLost, ReplyError) as error:
+                await self.failed(error, connection)
+                continue
+            if not applied:
+                self.refused(reading.code)
+                continue
+            floor.answered()
+            found = reading.next
+            if self._uncertain:
+                sender.renew_token()
+            break
+        floor.ended(run, self._ending, run_ms)
+        return found
+
+    async def failed(self, error: ConnectionLost | ReplyError, connection: Connection) -> None:
+        """Do what helps before the ack is sent again, and wait a while; give the job up when nothing does."""
+        if isinstance(error, ConnectionLost):
+            if error.sent:
+                self._doubt()
+            return
+        self._doubt()  # commands behind the refused one may have been carried out, a fetch among them
+        if error.code == "NOSCRIPT":
+            with contextlib.suppress(ConnectionLost):
+                await self._sender.line.load(connection)
+            return
+        if not lines.passing(error):
+            self._refusals += 1
+            if self._refusals >= MOST_REFUSALS:
+                self._floor.trouble(self._run.id, error)
+                self._ending = outcomes.LockLost()
+                return
+        await asyncio.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
+    def refused(self, code: Reply) -> None:
+        """Say what becomes of a job whose ack the script refused: nothing was written."""
+        if isinstance(code, int) and code in _CHILDREN and not isinstance(self._ending, outcomes.Failed):
+            self._ending = outcomes.Failed(_CHILDREN[code])
+        else:
+            self._ending = outcomes.LockLost()
+
+    def _doubt(self) -> None:
+        """Note that a sending may have been carried out, and may have fetched a job."""
+        self._uncertain = True
+        self._floor.uncertain(self._sender.token)
+
+    async def _was_applied(self, code: int) -> bool:
+        """Say whether an ack that found no job or lock of ours had been applied by an earlier sending."""
+        if not self._uncertain or code in _CHILDREN:
+            return False
+        if code == acks.GONE or not acks.spends_attempt(self._ending):
+            return True
+        connection = await self._sender.line.ready()
+        made = await connection.call(pack_command("HGET", self._floor.pack.job_key(self._run.id), "atm"))
+        return isinstance(made, bytes) and made.isdigit() and int(made) > self._run.stored.attempts_made

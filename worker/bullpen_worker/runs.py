@@ -1,0 +1,44 @@
+"""One run of a job: what was fetched, what holds for it, and what its handler says of it meanwhile."""
+
+import time
+from typing import Final
+
+from bullpen.records import StoredJob
+from bullpen_worker.acks import FetchedJob, Subject
+from bullpen_worker.admission import Admission
+from bullpen_worker.lines import Line
+from bullpen_worker.services import JobOutput, Outbox
+from bullpen_worker.table import MAX_TEXT_BYTES, NO_DEADLINE
+from bullpen_worker.templates import TOKEN_LENGTH
+
+LONGEST_ID: Final = MAX_TEXT_BYTES - TOKEN_LENGTH
+"""Bytes of a job's id that fit in a row of the slot table."""
+
+_TELLING: Final = frozenset({b"atm", b"stc", b"parent", b"rjk", b"defa", b"bullpen:suspect"})
+"""Fields because of which something is to be seen to before the handler is called."""
+
+
+class Run:
+    """The job in a slot. Times are monotonic, `started` in seconds, `deadline_ms` in ms (0: none)."""
+
+    __slots__ = ("deadline_ms", "fields", "id", "output", "started", "stored", "terms")
+
+    def __init__(self, job: FetchedJob, admission: Admission, outbox: Outbox, line: Line) -> None:
+        job_id = self.id = job.id
+        pairs = iter(job.flat)
+        fields = self.fields = dict(zip(pairs, pairs, strict=False))
+        terms = self.terms = admission.terms(fields)
+        self.stored = StoredJob(job_id.decode(errors="replace"), fields, terms.opts)
+        self.output = JobOutput(outbox, job_id, line, terms.keep_logs)
+        started = self.started = time.monotonic()
+        timeout_ms = terms.settings.timeout_ms
+        self.deadline_ms = int(started * 1000) + timeout_ms if timeout_ms else NO_DEADLINE
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the handler may be called without anything else being seen to."""
+        return self.terms.is_plain and _TELLING.isdisjoint(self.fields) and len(self.id) <= LONGEST_ID
+
+    def subject(self) -> Subject:
+        """Give what an ack needs to know of the job."""
+        return Subject(self.id, self.stored, self.terms.completed, self.terms.failed)

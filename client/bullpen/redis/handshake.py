@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+from typing import Any
 
 from bullpen import _version
 from bullpen.redis import wire
@@ -67,11 +68,13 @@ async def _open(settings: RedisSettings, connection: Connection) -> None:
     tls = settings.tls
     # In a thread: the system's authorities alone take some 20 ms to read.
     context = await asyncio.to_thread(tls.context) if tls is not None else None
+    # asyncio's own loops know it; uvloop, which web servers bring, does not.
+    eyeballs: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
     transport, _ = await loop.create_connection(
         lambda: connection,
         settings.host,
         settings.port,
-        happy_eyeballs_delay=0.25,
+        **eyeballs,
         ssl=context,
         server_hostname=(tls.server_name or settings.host) if tls is not None else None,
     )

@@ -141,3 +141,17 @@ async def test_a_job_that_we_have_worked_on_goes_on_there(node, queue, redis_url
     assert [job["attempt"] for job in node.jobs] == [1]
     found = await node.getJob("q", handle.id)
     assert (found["attemptsMade"], found["attemptsStarted"], len(found["stacktrace"])) == (2, 2, 2)
+
+
+async def test_a_job_of_node_without_a_priority_is_filed_under_the_default_level(node, redis_url, raw):
+    """BullMQ serves jobs without a priority before all that have one; a queue with levels files them."""
+    write_policy(redis_url, priorities={"levels": {"high": 1, "normal": 10, "low": 50}, "default": "normal"})
+    await node.pause("q")
+    for name, opts in (("plain", {}), ("low", {"priority": 50}), ("high", {"priority": 1})):
+        await node.add("q", name, {}, opts)
+    starts = []
+    async with working(redis_url, obedient(starts), concurrency=1):
+        await eventually(lambda: raw.zcard(KEYS.prioritized) == 3)
+        await node.resume("q")
+        await eventually(lambda: len(starts) == 3)
+    assert [start.name for start in starts] == ["high", "plain", "low"]

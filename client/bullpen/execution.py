@@ -69,23 +69,21 @@ async def run_attempt(
     its worker.
     """
     scope = job.scope
-    context = registration.context(job)
     around = (*middleware, *registration.middleware) if middleware else registration.middleware
     task = asyncio.current_task()
     try:
         if scope.reason is not None:
             raise asyncio.CancelledError  # noqa: TRY301 - as if it had come a moment later
         scope.enter(None if registration.kind == "thread" else task)
-        if around:
+        if around or registration.kind != "async":
+            context = registration.context(job)
             value = await _through(around, context, _innermost(registration, context, job, executors))
-        elif registration.kind == "async":
+        else:  # the quick way, for handlers that are quick
             args, kwargs = registration.decode(job.data, job.version)
             if registration.takes_context:
-                value = await registration.function(context, *args, **kwargs)
+                value = await registration.function(registration.context(job), *args, **kwargs)
             else:
                 value = await registration.function(*args, **kwargs)
-        else:
-            value = await _innermost(registration, context, job, executors)()
         scope.leave()
         outcome = _completed(registration, job, value)
     except (KeyboardInterrupt, GeneratorExit):

@@ -4,28 +4,27 @@ from typing import Final
 
 from bullpen.failures import Failure
 from bullpen.outcomes import Completed, Failed, Retried
-from bullpen.records import StoredJob
 from bullpen_worker import acks
 from bullpen_worker.acks import Ending
-from bullpen_worker.admission import Terms
 from bullpen_worker.hooks import JobEnd
+from bullpen_worker.runs import Run
 
 _NO_FAILURE: Final = Failure("", "", "")
 
 
-def job_end(stored: StoredJob, terms: Terms, ending: Ending, run_ms: float | None) -> JobEnd:
+def job_end(run: Run, ending: Ending, run_ms: float | None) -> JobEnd:
     """Sum the job up. A retry, or a snoozed job, has waited from when it was due."""
-    fields = stored.fields
-    due_ms = stored.timestamp + terms.delay_ms
+    stored, terms, fields = run.stored, run.terms, run.fields
+    due_ms = run.timestamp + terms.delay_ms
     if b"bullpen:due" in fields:
         due_ms = max(due_ms, _number(fields[b"bullpen:due"]))
     wait_ms = max((stored.processed_on or 0) - due_ms, 0)
-    name, attempt, attempts = stored.name, stored.attempts_made + 1, terms.settings.retry.attempts
+    attempts = terms.settings.retry.attempts
     if ending.__class__ is Completed:
-        return JobEnd(stored.id, name, attempt, attempts, "completed", wait_ms, run_ms)
+        return JobEnd(stored.id, terms.name, run.attempt, attempts, "completed", wait_ms, run_ms)
     failure = ending.failure if isinstance(ending, Retried | Failed) else _NO_FAILURE
     told = (failure.error_type, failure.reason, failure.stack)
-    return JobEnd(stored.id, name, attempt, attempts, acks.label(ending), wait_ms, run_ms, *told)
+    return JobEnd(stored.id, terms.name, run.attempt, attempts, acks.label(ending), wait_ms, run_ms, *told)
 
 
 def _number(raw: bytes) -> int:

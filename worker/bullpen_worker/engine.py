@@ -85,6 +85,7 @@ class Engine:
     ) -> None:
         self._settings = settings
         self._keys = keys
+        self._queue = keys.queue
         self._name = name
         self._catalogue = catalogue
         self.table = table
@@ -103,6 +104,7 @@ class Engine:
             keys, name=name, catalogue=catalogue, policy=policy, metrics_points=metrics_points, on_change=self._follow
         )
         self.pack, self.admission = self._desk.prepare()
+        self._result_bytes = policy.limits.result_bytes
         self._lines: list[Line] = []
         self._slots: list[Slot] = []
         self._idle_slots: list[Slot] = []
@@ -241,6 +243,7 @@ class Engine:
         """Follow this policy from the next job on."""
         self._orphans.lock_ms = policy.recovery.lock_duration_ms
         self._desk.policy = policy
+        self._result_bytes = policy.limits.result_bytes
 
     # -- what slots ask for (bullpen_worker.slots.Floor) ------------------------
 
@@ -278,13 +281,13 @@ class Engine:
             msg = f"job {stored.id} was admitted without a handler"
             raise RuntimeError(msg)
         timeout_ms = terms.settings.timeout_ms
-        attempt = stored.attempts_made + 1 if b"atm" in fields else 1
+        attempt = run.attempt
         now_ms = _now_ms()
         self._hooks.job_started(stored.id, terms.name, attempt)
         job = ActiveJob(
             stored.id,
             terms.name,
-            self._keys.queue,
+            self._queue,
             stored.data,
             attempt,
             terms.settings.retry,
@@ -293,12 +296,12 @@ class Engine:
             terms.version,
             stored.attempts_started,
             stored.snoozes if b"bullpen:snoozes" in fields else 0,
-            stored.priority,
-            stored.timestamp,
+            stored.priority if fields.get(b"priority") != b"0" else 0,
+            run.timestamp,
             now_ms,
             timeout_ms,
             now_ms + timeout_ms,
-            self._desk.policy.limits.result_bytes,
+            self._result_bytes,
             fields.get(b"progress"),
             scope,
         )
@@ -336,7 +339,7 @@ class Engine:
 
     def ended(self, run: Run, ending: Ending, run_ms: float | None) -> None:
         """Count and log what became of the job."""
-        self._hooks.job_ended(accounts.job_end(run.stored, run.terms, ending, run_ms))
+        self._hooks.job_ended(accounts.job_end(run, ending, run_ms))
 
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Say that Redis refuses the job's ack for good."""

@@ -19,16 +19,21 @@ _TELLING: Final = frozenset({b"atm", b"stc", b"parent", b"rjk", b"defa", b"bullp
 
 
 class Run:
-    """The job in a slot. Times are monotonic, `started` in seconds, `deadline_ms` in ms (0: none)."""
+    """The job in a slot. `started` (s) and `deadline_ms` (0: none) are monotonic, `timestamp` is when it was enqueued.
 
-    __slots__ = ("deadline_ms", "fields", "id", "output", "started", "stored", "terms")
+    What every job needs is read here once.
+    """
+
+    __slots__ = ("attempt", "deadline_ms", "fields", "id", "output", "started", "stored", "terms", "timestamp")
 
     def __init__(self, job: FetchedJob, admission: Admission, outbox: Outbox, line: Line) -> None:
         job_id = self.id = job.id
         pairs = iter(job.flat)
         fields = self.fields = dict(zip(pairs, pairs, strict=False))
         terms = self.terms = admission.terms(fields)
-        self.stored = StoredJob(job_id.decode(errors="replace"), fields, terms.opts)
+        stored = self.stored = StoredJob(job_id.decode(errors="replace"), fields, terms.opts)
+        self.attempt = stored.attempts_made + 1 if b"atm" in fields else 1
+        self.timestamp = stored.timestamp
         self.output = JobOutput(outbox, job_id, line, terms.keep_logs)
         started = self.started = time.monotonic()
         timeout_ms = terms.settings.timeout_ms

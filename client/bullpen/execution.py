@@ -58,10 +58,13 @@ async def run_attempt(
     *,
     executors: Executors,
     middleware: Sequence[RunMiddleware] = (),
+    task: asyncio.Task[Any] | None = None,
     now: Callable[[], datetime] = utc_now,
     rng: Callable[[], float] = random.random,
 ) -> Outcome:
     """Run one attempt and say what follows from it.
+
+    `task` is the one that awaits this, where the caller knows it (to find out costs Python 3.11 a system call).
 
     `middleware` is the worker's, around that of the registration. `now` and `rng` decide absolute delays and jitter. What the
     handler raises never comes out of here, with three exceptions: KeyboardInterrupt on the event loop, GeneratorExit, and a
@@ -70,7 +73,7 @@ async def run_attempt(
     """
     scope = job.scope
     around = (*middleware, *registration.middleware) if middleware else registration.middleware
-    task = asyncio.current_task()
+    task = task or asyncio.current_task()
     try:
         if scope.reason is not None:
             raise asyncio.CancelledError  # noqa: TRY301 - as if it had come a moment later
@@ -84,7 +87,6 @@ async def run_attempt(
                 value = await registration.function(registration.context(job), *args, **kwargs)
             else:
                 value = await registration.function(*args, **kwargs)
-        scope.leave()
         outcome = _completed(registration, job, value)
     except (KeyboardInterrupt, GeneratorExit):
         raise

@@ -18,7 +18,7 @@ def job_end(run: Run, ending: Ending, run_ms: float | None) -> JobEnd:
     due_ms = run.timestamp + terms.delay_ms
     if b"bullpen:due" in fields:
         due_ms = max(due_ms, _number(fields[b"bullpen:due"]))
-    wait_ms = max((stored.processed_on or 0) - due_ms, 0)
+    wait_ms = max(_number(fields.get(b"processedOn", b"")) - due_ms, 0)
     attempts = terms.settings.retry.attempts
     if ending.__class__ is Completed:
         return JobEnd(stored.id, terms.name, run.attempt, attempts, "completed", wait_ms, run_ms)

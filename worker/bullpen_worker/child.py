@@ -76,14 +76,8 @@ class Witness:
         self._log = log
         self._alone = alone
         self._reported = 0
-
-    def job_started(self, job_id: str, name: str, attempt: int) -> None:
-        """Let the attempt's log lines carry the job."""
-        logs.bind_job(job_id, name, attempt)
-
-    def job_left(self) -> None:
-        """Let no line carry it any more."""
-        logs.leave_job()
+        self.job_started = logs.bind_job  # straight: they are called for each job
+        self.job_left = logs.leave_job
 
     def job_ended(self, end: JobEnd) -> None:
         """Count and log."""
@@ -94,6 +88,7 @@ class Witness:
         self._log.ended(
             end.job_id, end.name, end.attempt, end.outcome, wait_ms=end.wait_ms, run_ms=end.run_ms or 0.0, error=end.error,
             reason=end.reason, traceback=end.traceback,
+            final=end.outcome == "timeout" and end.attempt >= end.attempts,
         )  # fmt: skip
 
     def fetched(self) -> None:

@@ -86,7 +86,7 @@ class Delivery:
             if not applied:
                 self.refused(reading.code)
                 continue
-            floor.answered()
+            floor.heard = True
             found = reading.next
             if self._uncertain:
                 sender.renew_token()

@@ -92,10 +92,12 @@ class Engine:
         self._executors = executors
         self._clients = clients
         self._hooks = hooks or NoHooks()
+        self.left = self._hooks.job_left
         self._middleware = middleware
         self.alone = alone
         self.giving_back = False
         self.ending = False
+        self.heard = False
         self._concurrency = min(max(concurrency, 0), table.slots)
         self._busy = 0
         self._identity = secrets.token_hex(8)
@@ -256,11 +258,6 @@ class Engine:
         """Whether an ack may bring the next job."""
         return not (self._held or self.giving_back or self._only) and self._busy <= self._concurrency
 
-    def answered(self) -> None:
-        """Redis answered."""
-        self.table.mark_fetch(time.monotonic_ns() // 1_000_000)
-        self._hooks.fetched()
-
     def uncertain(self, token: bytes) -> None:
         """A call with this token has an unknown outcome."""
         self._orphans.add(token)
@@ -273,7 +270,9 @@ class Engine:
         """Start a task with clean context variables."""
         return self._loop.create_task(work, context=self._context.copy())
 
-    def attempt(self, run: Run, scope: CancelScope) -> Coroutine[object, None, Outcome]:
+    def attempt(
+        self, run: Run, scope: CancelScope, task: asyncio.Task[None] | None
+    ) -> Coroutine[object, None, Outcome]:
         """Run the job's handler once."""
         stored, terms, fields = run.stored, run.terms, run.fields
         registration = terms.registration
@@ -282,7 +281,8 @@ class Engine:
             raise RuntimeError(msg)
         timeout_ms = terms.settings.timeout_ms
         attempt = run.attempt
-        now_ms = _now_ms()
+        now_ms = time.time_ns() // 1_000_000
+        starts = fields.get(b"ats", b"")
         self._hooks.job_started(stored.id, terms.name, attempt)
         job = ActiveJob(
             stored.id,
@@ -294,7 +294,7 @@ class Engine:
             run.output,
             self._deps[registration.lifespan],
             terms.version,
-            stored.attempts_started,
+            int(starts) if starts.isdigit() else stored.attempts_started,
             stored.snoozes if b"bullpen:snoozes" in fields else 0,
             stored.priority if fields.get(b"priority") != b"0" else 0,
             run.timestamp,
@@ -305,11 +305,7 @@ class Engine:
             fields.get(b"progress"),
             scope,
         )
-        return run_attempt(registration, job, executors=self._executors, middleware=self._middleware)
-
-    def left(self) -> None:
-        """Let no context variable speak of a job."""
-        self._hooks.job_left()
+        return run_attempt(registration, job, executors=self._executors, middleware=self._middleware, task=task)
 
     async def schedule_next(self, stored: StoredJob, line: Line) -> None:
         """Write the next run of the scheduler that produced the job."""
@@ -392,7 +388,7 @@ class Engine:
             logger.warning("Redis refuses a fetch: %s", error)
             await asyncio.sleep(_REFUSED_PAUSE_S)
             return UNTOLD
-        self.answered()
+        self._mark_fetch()
         if isinstance(found, FetchedJob):
             self._start(slot, found)
             return None
@@ -493,7 +489,14 @@ class Engine:
     async def _beat(self) -> None:
         while True:
             self.table.beat(time.monotonic_ns() // 1_000_000)
+            if self.heard:
+                self._mark_fetch()
             await asyncio.sleep(BEAT_S)
+
+    def _mark_fetch(self) -> None:
+        self.heard = False
+        self.table.mark_fetch(time.monotonic_ns() // 1_000_000)
+        self._hooks.fetched()
 
     def _set_hungry(self, hungry: bool) -> None:  # noqa: FBT001 - the one thing that it says
         self._hungry = hungry

@@ -1,7 +1,7 @@
 """What a slot, and the sending of its acks, need of the engine around them."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Protocol
 
 from bullpen.contexts import CancelScope
@@ -33,15 +33,14 @@ class Floor(Protocol):
     """Jobs that are fetched nevertheless go back at once: the worker stops."""
     ending: bool
     """Tasks are cancelled now because the engine ends."""
+    heard: bool
+    """Set by whoever gets an answer of Redis to an ack or a fetch."""
 
     def new_token(self) -> bytes:
         """Make a token that was never used."""
 
     def wants_next(self) -> bool:
         """Whether an ack may bring the next job."""
-
-    def answered(self) -> None:
-        """Redis answered."""
 
     def uncertain(self, token: bytes) -> None:
         """A call with this token has an unknown outcome."""
@@ -52,10 +51,13 @@ class Floor(Protocol):
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Start a task with clean context variables."""
 
-    def attempt(self, run: Run, scope: CancelScope) -> Coroutine[object, None, Outcome]:
-        """Run the job's handler once."""
+    def attempt(
+        self, run: Run, scope: CancelScope, task: asyncio.Task[None] | None
+    ) -> Coroutine[object, None, Outcome]:
+        """Run the job's handler once, in this task."""
 
-    def left(self) -> None:
+    @property
+    def left(self) -> Callable[[], None]:
         """The attempt is over, or none has begun: no context variable speaks of a job."""
 
     async def schedule_next(self, stored: StoredJob, line: Line) -> None:

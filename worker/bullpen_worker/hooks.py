@@ -42,7 +42,7 @@ class EngineHooks(Protocol):
         """The job's outcome is written, or void."""
 
     def fetched(self) -> None:
-        """Redis answered a fetch."""
+        """Redis answered a fetch, or, told once a second, acks that may bring the next job."""
 
     def suspect(self, job_id: str, token: str) -> bool:
         """Run this suspected job in a process of its own, under this token; False when there is no way to."""

@@ -160,7 +160,7 @@ class JobLog:
         self._lines = lines
         self._per_second = per_second
         self._completions_left = self._others_left = per_second
-        self._untold: dict[tuple[str, JobOutcome], list[float]] = {}
+        self._untold: dict[tuple[str, JobOutcome, bool], list[float]] = {}
 
     def ended(
         self,
@@ -174,10 +174,12 @@ class JobLog:
         error: str = "",
         reason: str = "",
         traceback: str = "",
+        final: bool = False,
     ) -> None:
         """Log the end of an attempt, at a level that fits its outcome, or count it for the second's summary.
 
-        `run_ms` is None for a job whose handler was not called.
+        `run_ms` is None for a job whose handler was not called. `final` says of a timeout that the job has failed by it
+        for good, which no other outcome leaves open.
         """
         if outcome == "completed":
             if self._lines == "failures":
@@ -188,9 +190,9 @@ class JobLog:
             self._others_left -= 1
             left = self._others_left
         if left < 0 and self._lines != "all":
-            untold = self._untold.get((name, outcome))
+            untold = self._untold.get((name, outcome, final))
             if untold is None:
-                untold = self._untold[name, outcome] = [0, 0.0]
+                untold = self._untold[name, outcome, final] = [0, 0.0]
             untold[0] += 1
             untold[1] += run_ms or 0.0
             return
@@ -201,6 +203,8 @@ class JobLog:
         if run_ms is not None:
             fields["duration_ms"] = round(run_ms, 1)
         fields |= {key: text for key, text in (("error", error), ("reason", reason)) if text}
+        if final:
+            fields["final"] = True
         if traceback:
             fields["exception"] = traceback.rstrip("\n")
         before = _current_job.set((job_id, name, attempt))
@@ -212,14 +216,11 @@ class JobLog:
         self._completions_left = self._others_left = self._per_second
         untold, self._untold = self._untold, {}
         before = _current_job.set(None)
-        for (name, outcome), (count, run_ms) in untold.items():
-            self._logger.log(
-                _LEVELS[outcome],
-                "%d more jobs %s",
-                count,
-                outcome,
-                extra={"job_name": name, "outcome": outcome, "count": int(count), "mean_ms": round(run_ms / count, 1)},
-            )
+        for (name, outcome, final), (count, run_ms) in untold.items():
+            fields = {"job_name": name, "outcome": outcome, "count": int(count), "mean_ms": round(run_ms / count, 1)}
+            if final:
+                fields["final"] = True
+            self._logger.log(_LEVELS[outcome], "%d more jobs %s", count, outcome, extra=fields)
         _current_job.reset(before)
 
 

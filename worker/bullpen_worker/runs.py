@@ -21,10 +21,21 @@ _TELLING: Final = frozenset({b"atm", b"stc", b"parent", b"rjk", b"defa", b"bullp
 class Run:
     """The job in a slot. `started` (s) and `deadline_ms` (0: none) are monotonic, `timestamp` is when it was enqueued.
 
-    What every job needs is read here once.
+    `is_plain`: the handler may be called without anything else being seen to. What every job needs is read here once.
     """
 
-    __slots__ = ("attempt", "deadline_ms", "fields", "id", "output", "started", "stored", "terms", "timestamp")
+    __slots__ = (
+        "attempt",
+        "deadline_ms",
+        "fields",
+        "id",
+        "is_plain",
+        "output",
+        "started",
+        "stored",
+        "terms",
+        "timestamp",
+    )
 
     def __init__(self, job: FetchedJob, admission: Admission, outbox: Outbox, line: Line) -> None:
         job_id = self.id = job.id
@@ -33,16 +44,13 @@ class Run:
         terms = self.terms = admission.terms(fields)
         stored = self.stored = StoredJob(job_id.decode(errors="replace"), fields, terms.opts)
         self.attempt = stored.attempts_made + 1 if b"atm" in fields else 1
-        self.timestamp = stored.timestamp
+        raw = fields.get(b"timestamp", b"")
+        self.timestamp = int(raw) if raw.isdigit() else stored.timestamp
         self.output = JobOutput(outbox, job_id, line, terms.keep_logs)
         started = self.started = time.monotonic()
         timeout_ms = terms.settings.timeout_ms
         self.deadline_ms = int(started * 1000) + timeout_ms if timeout_ms else NO_DEADLINE
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the handler may be called without anything else being seen to."""
-        return self.terms.is_plain and _TELLING.isdisjoint(self.fields) and len(self.id) <= LONGEST_ID
+        self.is_plain = terms.is_plain and _TELLING.isdisjoint(fields) and len(job_id) <= LONGEST_ID
 
     def subject(self) -> Subject:
         """Give what an ack needs to know of the job."""

@@ -173,7 +173,7 @@ class Slot:
             await floor.schedule_next(run.stored, self.line)
         if floor.giving_back:
             return await self._write(run, outcomes.Released(), None)
-        verdict = floor.admission.verdict(run.stored, run.terms, _now_ms(), alone=floor.alone)
+        verdict = floor.admission.verdict(run.stored, run.terms, time.time_ns() // 1_000_000, alone=floor.alone)
         if isinstance(verdict, HandOver):
             if floor.hand_over(run.id, self.token):
                 self.renew_token()
@@ -196,7 +196,7 @@ class Slot:
         scope = self._scope = CancelScope()
         if self.lock_lost:  # while something was seen to
             scope.cancel(CancelReason.LOCK_LOST)
-        attempt = floor.attempt(run, scope)
+        attempt = floor.attempt(run, scope, self.task)
         try:
             waits_for = attempt.send(None)
         except StopIteration as done:
@@ -257,8 +257,9 @@ class Slot:
             return await self._write(run, outcome, run_ms)
         self._writing = True
         value = outcome.value.encode()
-        packed = floor.pack.completed(run.id, self.token, _now_ms(), value, run.terms.completed, fetch=True)
-        self.ask()
+        now_ms = time.time_ns() // 1_000_000
+        packed = floor.pack.completed(run.id, self.token, now_ms, value, run.terms.completed, fetch=True)
+        self.asked_ms = time.monotonic_ns() // 1_000_000
         try:
             reply = await connection.call(packed)
         except (ConnectionLost, ReplyError) as error:
@@ -266,7 +267,7 @@ class Slot:
             await delivery.failed(error, connection)
         else:
             if reply.__class__ is list or reply == 0:
-                floor.answered()
+                floor.heard = True
                 floor.ended(run, outcome, run_ms)
                 return acks.read_fetch(reply)
             delivery = Delivery(floor, self, run, outcome)
@@ -315,7 +316,3 @@ def _cancelled_itself(run: Run) -> Outcome:
             random=random.random(),  # noqa: S311 - of a backoff
         ),
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -37,6 +37,8 @@ class FinishOptions:
 
     before: bytes
     after: bytes
+    size: int
+    """With the token in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Templates:
         base = _escape(_bulk(self._base))
         fetch = self._pack_map({})
         self._fetch_options = fetch
-        token_map = b"$%d\r\n" % _size(fetch) + b"%b%b%b\r\n"
+        token_map = b"$%d\r\n" % fetch.size + b"%b%b%b\r\n"
 
         active = (key[name] for name in _ACTIVE_KEYS)
         self._fetch = _command("moveToActive-11", active, 3) + base + b"$13\r\n%d\r\n" + token_map
@@ -146,7 +148,7 @@ class Templates:
     def _pack_map(self, more: Mapping[str, object]) -> FinishOptions:
         packed = msgpack.packb({"token": _TOKEN_SLOT, **self._fetch_map, **more})
         before, after = packed.split(_TOKEN_SLOT.encode(), 1)
-        return FinishOptions(before, after)
+        return FinishOptions(before, after, len(packed))
 
     # -- commands ------------------------------------------------------------
 
@@ -163,7 +165,7 @@ class Templates:
         template = self._completed_and_fetch if fetch else self._completed
         return template % (
             len(self._base) + size, job_id, size, job_id, now_ms, len(value), value,
-            _size(options), options.before, token, options.after,
+            options.size, options.before, token, options.after,
         )  # fmt: skip
 
     def failed(
@@ -182,7 +184,7 @@ class Templates:
         extra = pack_fields(fields)
         return self._finish["failed", fetch, bool(extra)] % (
             len(self._base) + size, job_id, size, job_id, now_ms, len(reason), reason,
-            _size(options), options.before, token, options.after,
+            options.size, options.before, token, options.after,
             *((len(extra), extra) if extra else ()),
         )  # fmt: skip
 
@@ -287,10 +289,6 @@ def _command(script: str, keys: Iterable[bytes | None], arguments: int) -> bytes
 
 def _bulk(word: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(word), word)
-
-
-def _size(options: FinishOptions) -> int:
-    return len(options.before) + TOKEN_LENGTH + len(options.after)
 
 
 def _escape(template: bytes) -> bytes:

@@ -14,6 +14,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeAlias, cast
 
 import hiredis
@@ -77,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         self.established = False
         """Whether the handshake is over."""
         self._loop = loop or asyncio.get_running_loop()
-        self._create_future = self._loop.create_future
+        self._create_future = partial(asyncio.Future, loop=self._loop)  # as the loop's own, without a frame
         self._eager = eager
         self._reply_timeout = reply_timeout
         self._max_reply_bytes = max_reply_bytes

@@ -180,6 +180,16 @@ def test_beyond_the_second_s_lines_jobs_are_counted_in_one(out: io.StringIO) -> 
     assert lines(out)[-1]["job"] == "j11"
 
 
+def test_a_timeout_says_whether_the_job_failed_by_it_for_good_also_where_it_is_only_counted(out: io.StringIO) -> None:
+    log = JobLog(per_second=2)
+    for number in range(3):
+        log.ended(f"j{number}", "welcome", 1, "timeout", wait_ms=0, run_ms=2)
+        log.ended(f"k{number}", "welcome", 3, "timeout", wait_ms=0, run_ms=2, final=True)
+    log.tick()
+    told = [(line.get("final", False), line.get("count", 1)) for line in lines(out)]
+    assert told == [(False, 1), (True, 1), (False, 2), (True, 2)]
+
+
 def test_a_flood_of_completions_does_not_hide_a_failure(out: io.StringIO) -> None:
     log = JobLog(per_second=2)
     for number in range(50):

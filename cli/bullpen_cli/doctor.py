@@ -1,7 +1,6 @@
 """`bullpen doctor`: looks at a Redis and says what of it Bullpen cannot rely on, and what to do."""
 
 import asyncio
-import os
 import sys
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from bullpen.errors import ConfigurationError
 from bullpen.redis import health
 from bullpen.redis.findings import Status
 from bullpen.redis.health import HealthReport
-from bullpen.redis.settings import DEFAULT_PREFIX, RedisSettings
+from bullpen.redis.settings import RedisSettings
 from bullpen_cli.output import Output, write_data
 
 _STYLES = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.UNKNOWN: "dim"}
@@ -54,9 +53,7 @@ def _settings(redis: str | None) -> RedisSettings:
     if redis is None:
         return RedisSettings.from_environment()
     try:
-        return RedisSettings.from_url(
-            redis, prefix=os.environ.get("BULLPEN_PREFIX") or DEFAULT_PREFIX, origin="--redis"
-        )
+        return RedisSettings.from_environment(url=redis, origin="--redis")
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from None
 

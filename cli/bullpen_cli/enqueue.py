@@ -17,6 +17,7 @@ from bullpen.errors import BullpenError, JobCancelled, JobFailed, OptionInvalid,
 from bullpen.handles import SyncJobHandle
 from bullpen.options import EnqueueOptions
 from bullpen.payloads import JsonObject
+from bullpen.redis.settings import RedisSettings
 from bullpen.sync_client import SyncClient
 from bullpen_cli.output import Output, write_data, write_error
 
@@ -83,7 +84,8 @@ def enqueue(
     payload = _payload(data, data_file)
     options = _options(delay, priority, job_id, attempts, timeout, expires, lifo=lifo)
     patience = _duration("--wait", wait)
-    with SyncClient(redis, prefix=prefix) as client:
+    settings = RedisSettings.from_environment(url=redis, origin="--redis")
+    with SyncClient(RedisSettings.of(settings, prefix=prefix)) as client:
         try:
             handle = client.queue(queue).enqueue(name, payload, **options)
         except OptionInvalid as error:
@@ -172,7 +174,7 @@ def _moment(option: str, text: str) -> timedelta | datetime:
             msg = f"{option}: {error}, or a time such as 2027-01-01T08:00:00Z"
             raise typer.BadParameter(msg) from None
     if moment.tzinfo is None:
-        msg = f"{option}: {text} names no time zone; write {text}Z for UTC, or an offset such as +01:00"
+        msg = f"{option}: {text} names no time zone; write {moment.isoformat()}Z for UTC, or an offset such as +01:00"
         raise typer.BadParameter(msg)
     return moment
 

@@ -101,7 +101,7 @@ def worker(
     config = WorkerConfig(
         queue=queue,
         handlers=tuple(handlers),
-        redis=RedisSettings.of(redis, prefix=prefix),
+        redis=RedisSettings.of(RedisSettings.from_environment(url=redis, origin="--redis"), prefix=prefix),
         concurrency=concurrency,
         processes=processes,
         grace_ms=_grace(grace),

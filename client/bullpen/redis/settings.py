@@ -111,19 +111,24 @@ class RedisSettings(BaseModel):
         return found.model_copy(update={"url_file": Path(path)})
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, *, url: str | None = None, origin: str = "the Redis URL"
+    ) -> Self:
         """Read the first of these that is set, and `BULLPEN_PREFIX`; raise `ConfigurationError` naming what is wrong.
 
         `BULLPEN_REDIS_URL` or `BULLPEN_REDIS_URL_FILE`; `REDIS_URL`; `REDIS_HOST`, `REDIS_PORT`, `REDIS_USERNAME`,
         `REDIS_PASSWORD`, `REDIS_DB`, `REDIS_TLS`; else ``redis://127.0.0.1:6379/0``. An empty variable is not set.
         With TLS, `BULLPEN_REDIS_CA_FILE`, `BULLPEN_REDIS_CERT_FILE`, `BULLPEN_REDIS_KEY_FILE` and
-        `BULLPEN_REDIS_SERVER_NAME` say what the URL does not.
+        `BULLPEN_REDIS_SERVER_NAME` say what the URL does not. A `url` goes before those of the environment, and takes the
+        rest from it; messages call it `origin`.
         """
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         prefix = env.get("BULLPEN_PREFIX", DEFAULT_PREFIX)
         if not _PREFIX.fullmatch(prefix):
             msg = f"BULLPEN_PREFIX={prefix!r}: must be 1 to 128 visible ASCII characters without blanks"
             raise errors.ConfigurationError(msg)
+        if url is not None:
+            return _with_tls_files(cls.from_url(url, prefix=prefix, origin=origin), env)
         if "BULLPEN_REDIS_URL" in env and "BULLPEN_REDIS_URL_FILE" in env:
             msg = "BULLPEN_REDIS_URL and BULLPEN_REDIS_URL_FILE are both set: unset one of them"
             raise errors.ConfigurationError(msg)

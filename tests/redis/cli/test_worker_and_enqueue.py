@@ -85,6 +85,13 @@ def log_lines(log: Path) -> list[dict[str, object]]:
 # -- enqueue ---------------------------------------------------------------------------------------------------
 
 
+def test_a_url_that_is_given_takes_the_prefix_of_the_environment(shell: Shell) -> None:
+    ended = shell.run("enqueue", "heavy", "square", "--redis", shell.redis, BULLPEN_PREFIX="shop")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    with SyncClient(shell.redis, prefix="shop") as client:
+        assert client.queue("heavy").counts()["waiting"] == 1
+
+
 def test_it_prints_the_id_of_a_job_that_is_in_redis(shell: Shell) -> None:
     ended = shell.enqueue("square", '{"number": 7}', "--attempts", "4", "--priority", "3", "--timeout", "30s")
     assert (ended.returncode, ended.stderr) == (0, "")

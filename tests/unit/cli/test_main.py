@@ -74,6 +74,7 @@ def test_version(option: str) -> None:
         (["enqueue", "emails", "welcome", "[1]"], "the payload is no JSON object"),
         (["enqueue", "emails", "welcome", "--delay", "5"], "--delay: '5' is not a duration"),
         (["enqueue", "emails", "welcome", "--delay", "2027-01-01T08:00:00"], "names no time zone"),
+        (["enqueue", "emails", "welcome", "--delay", "2027-01-01"], "write 2027-01-01T00:00:00Z for UTC"),
         (["enqueue", "emails", "welcome", "--wait", "soon"], "--wait: 'soon' is not a duration"),
         (["enqueue", "emails", "welcome", "{}", "--data-file", "x.json"], "not both"),
         (["enqueue", "emails", "welcome", "--data-file", "no/such.json"], "cannot read no/such.json: No such file"),

@@ -177,6 +177,17 @@ def test_tls_files_of_the_environment_fill_what_the_url_leaves_open():
     assert (settings.tls.ca, settings.tls.server_name) == (Path("/url.pem"), "n")
 
 
+def test_a_url_that_is_given_goes_before_the_environment_s_and_takes_the_rest_from_it():
+    settings = RedisSettings.from_environment(
+        {"BULLPEN_REDIS_URL": "redis://other", "BULLPEN_PREFIX": "shop", "BULLPEN_REDIS_CA_FILE": "/env.pem"},
+        url="rediss://h?cert=/url.pem",
+        origin="--redis",
+    )
+    assert settings.tls is not None
+    assert (settings.where, settings.prefix, settings.origin) == ("h:6379/0 (TLS)", "shop", "--redis")
+    assert (settings.tls.ca, settings.tls.certificate) == (Path("/env.pem"), Path("/url.pem"))
+
+
 def test_a_url_file_is_read_again_and_the_rest_stays(tmp_path):
     path = tmp_path / "url"
     path.write_text("rediss://:one@first:1\n")

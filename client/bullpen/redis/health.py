@@ -64,13 +64,14 @@ async def examine(
     """
     limit = settings.timeout.total_seconds() if timeout is None else timeout
     settings = settings.current()
+    ends = asyncio.get_running_loop().time() + limit
     try:
-        async with asyncio.timeout(limit):
-            connection = await handshake.connect(settings, name="bullpen:doctor", timeout=limit)
-            try:
+        connection = await handshake.connect(settings, name="bullpen:doctor", timeout=limit)
+        try:
+            async with asyncio.timeout_at(ends):
                 reachable, seen = await _observe(connection, settings.prefix, queue, clock)
-            finally:
-                connection.close()
+        finally:
+            connection.close()
     except (ConnectFailed, ConnectionLost) as error:
         return _unreachable(settings, str(error), error)
     except TimeoutError:
@@ -84,7 +85,7 @@ def _unreachable(settings: RedisSettings, found: str, error: errors.BullpenError
         advice = f"correct the user name and password in {settings.origin}, or the user's ACL in Redis"
     elif isinstance(error, NotReady):
         advice = "wait until it has loaded its data; see its log when that takes long"
-    elif "TLS" in found:
+    elif "TLS" in found.replace(f" {settings.where} ", "") or "certificate" in found:  # the address says (TLS), too
         advice = (
             f"compare the TLS options in {settings.origin} (rediss://, ca, cert, key, server_name) with the server's"
         )

@@ -153,6 +153,17 @@ def test_doctor_called_wrongly_ends_with_2(arguments):
     assert ran.returncode == 2, ran.stdout + ran.stderr
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_where_nobody_listens_the_advice_is_not_about_tls(scheme):
+    report = await examine(RedisSettings.from_url(f"{scheme}://127.0.0.1:1"))
+    assert "see that the server runs" in report.findings[0].advice
+
+
+async def test_where_a_server_does_not_speak_tls_it_is(shared):
+    report = await examine(RedisSettings.from_url(shared.url.replace("redis://", "rediss://")), timeout=1)
+    assert "compare the TLS options" in report.findings[0].advice
+
+
 def test_doctor_of_a_wrong_environment_names_the_variable():
     ran = doctor(BULLPEN_REDIS_URL="redis+sentinel://a")
     assert ran.returncode == 1

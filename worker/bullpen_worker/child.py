@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Final, cast
 
 from bullpen import policy as policies
@@ -319,7 +319,16 @@ def main() -> int:
     lineage.die_with_parent(parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)  # not SIG_IGN: what handlers start would inherit that
-    return asyncio.run(attend(control_fd, table_fd))
+    return _run(attend(control_fd, table_fd))
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it is installed: a turn of the loop costs a quarter less there, which counts for quick jobs."""
+    try:
+        import uvloop  # noqa: PLC0415 - it comes with the worker, except where it does not exist (PyPy)
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
 
 
 if __name__ == "__main__":

@@ -350,6 +350,7 @@ class Engine:
             link = Link(
                 self._settings,
                 patient=True,
+                eager=lines == 1,  # alone it saves a turn of the loop; among many it splits what goes as one write
                 on_state=self._on_state if number == 0 else None,
             )
             self._lines.append(Line(await stack.enter_async_context(link)))

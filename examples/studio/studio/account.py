@@ -83,9 +83,7 @@ def disagreements(asked: Mapping[str, Mapping[str, int]], account: list[Row], wo
 
 def table(account: list[Row]) -> Table:
     """Lay the account out for the terminal; it fits into 80 columns."""
-    drawn = Table(
-        title="What the studio did", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
-    )
+    drawn = Table(title="What the studio did", title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     drawn.add_column("queue", no_wrap=True)
     for heading in ("enqueued", "completed", "retried", "dead", "wait/p95", "run/p95"):
         drawn.add_column(heading, justify="right", no_wrap=True)

@@ -8,7 +8,7 @@ SOURCES := client worker cli
 CHECKED := $(SOURCES) tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format docs bench prove build lock clean
+.PHONY: help setup demo test test-fast coverage lint format docs bench prove build lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ test: setup ## all tests but the long runs; those beside Node are skipped, aloud
 
 test-fast: setup ## the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(PYTEST)
+
+coverage: setup ## the tests again, with what they did not reach; below 90 % fails
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest -n auto --dist loadfile $(PYTEST)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report --fail-under 90 --skip-covered --precision 1
 
 lint: setup ## format, rules, types, and which part may import which
 	@$(BIN)/ruff format --check $(CHECKED)

@@ -26,11 +26,13 @@ def roll(lab, *, seconds, times, workers, concurrency, grace, apart_s, within_s)
     crew = [proving.work(lab, **options) for _ in range(workers)]
     for worker in crew:
         worker.ready()
+    rolled_with_work_left = 0
     for _ in range(times):
         began = time.monotonic()
         after = [proving.work(lab, **options) for _ in crew]
         for worker in after:
             worker.ready()
+        rolled_with_work_left += lab.count("completed") < len(seconds)
         for worker in crew:
             worker.term()
         for worker in crew:
@@ -38,7 +40,6 @@ def roll(lab, *, seconds, times, workers, concurrency, grace, apart_s, within_s)
         crew = after
         while time.monotonic() - began < apart_s and lab.count("completed") < len(seconds):
             time.sleep(0.05)
-    rolled_with_work_left = lab.count("completed") < len(seconds)
     eventually_sync(lambda: proving.completed(lab, len(seconds)), within_s, every=0.2)
     assert rolled_with_work_left
     found = proving.runs(lab)

@@ -440,7 +440,7 @@ async def the_order_of_starts(open: Open, folder: Path) -> Any:
         for number, options in enumerate(
             (
                 {"priority": 5}, {"priority": 1}, {}, {}, {"lifo": True}, {"priority": 5}, {"priority": 1}, {"lifo": True},
-                {"delay": "30ms"}, {"delay": "60ms"}, {"delay": "30ms"}, {"delay": "30ms", "priority": 1},
+                {"delay": "1s"}, {"delay": "2s"}, {"delay": "1s"}, {"delay": "1s", "priority": 1},
             )
         ):  # fmt: skip
             await side.client.enqueue(book.note.job(number), **options)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 Model: `ProcessPool` belongs to one event loop. It starts a process (`bullpen_worker.process_child`) when there is a job
 and none is free, up to `size`; a free one waits for the next job, the one that was used last is taken first. A process
 is started anew, never forked: a fork of a process with threads inherits locks that nobody will release. It is the
-leader of a process group, so that a terminal's Ctrl-C does not reach it and that killing it takes what it started along.
+leader of a session of its own, so that a terminal's Ctrl-C does not reach it and that killing it takes what it started along.
 
 A job that is cancelled (timeout, cancellation, lost lock, the end of the grace period) has its process killed; the next
 job gets another. A process that dies by itself takes one job along, which was alone in it and so is guilty beyond
@@ -223,7 +223,7 @@ class _Process:
             try:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "bullpen_worker.process_child", str(theirs.fileno()), str(os.getpid()),
-                    pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, process_group=0,
+                    pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
                 )  # fmt: skip
             except BaseException:
                 writer.close()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from bullpen import execution, outcomes, retry
 from bullpen.contexts import ActiveJob, CancelReason
@@ -100,6 +101,14 @@ async def opened(size: int = 2, *owners: Handlers, recycling: Recycling | None =
 async def executors() -> AsyncIterator[Processes]:
     async with opened() as executors:
         yield executors
+
+
+def test_jobs_run_on_the_loop_of_workers_too() -> None:
+    async def scenario() -> object:
+        async with opened(1) as executors:
+            return await value(executors, "square", {"number": 7})
+
+    assert uvloop.run(scenario()) == 49
 
 
 def is_gone(pid: int) -> bool:

@@ -16,6 +16,9 @@ Opts: TypeAlias = Mapping[str, JsonValue]
 PROTOCOL: Final = 1
 """The version of what we write into a job (``opts.bullpen.p``)."""
 
+MOST_LOG_LINES: Final = 1_000
+"""How many of a job's latest log lines are kept, where its options do not say (Node's ``keepLogs``)."""
+
 NO_OPTS: Final[Opts] = {}
 
 _SHORT: Final = {

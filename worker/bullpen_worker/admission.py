@@ -127,7 +127,7 @@ class Admission:
             opts=opts,
             completed=completed,
             failed=failed,
-            keep_logs=_whole(opts, "keepLogs"),
+            keep_logs=_whole(opts, "keepLogs") or records.MOST_LOG_LINES,
             delay_ms=_whole(opts, "delay"),
             version=version,
             may_expire=may_expire,

@@ -36,7 +36,6 @@ UNKNOWN_PAUSE_MS: Final = 30_000
 EXPIRED: Final = "expired: the job had not started by its time"
 _BY_NAME: Final = {"bullpen.UnknownJob": UnknownJob, "bullpen.ResultInvalid": ResultInvalid}
 _MOST_TRACES: Final = 10
-_MOST_LINES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +171,7 @@ class Output:
         self._clock = clock
         self._stir = stir
         keep = job.opts.get("keepLogs")
-        self._keep = keep if isinstance(keep, int) and keep > 0 else _MOST_LINES
+        self._keep = keep if isinstance(keep, int) and keep > 0 else records.MOST_LOG_LINES
 
     @property
     def client(self) -> "Client":

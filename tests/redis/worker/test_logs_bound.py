@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from bullpen import Client, Context, Handlers, records
 from tests.support.does import working
 
@@ -13,6 +15,8 @@ async def test_the_latest_lines_of_a_job_are_kept(bullpen_redis):
     async def chatter(ctx: Context[None], lines: int) -> None:
         for number in range(lines):
             ctx.log(f"line {number}")
+            if number % 500 == 499:  # what comes at once is bounded too
+                await asyncio.sleep(0.1)
 
     lines = records.MOST_LOG_LINES + 100
     async with working(bullpen_redis, handlers), Client(bullpen_redis) as client:

@@ -15,7 +15,7 @@ import contextvars
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Final
 
 from bullpen.catalogue import Catalogue
@@ -33,6 +33,7 @@ from bullpen.redis.wire import pack_command
 from bullpen_worker import accounts, acks, scheduling
 from bullpen_worker.acks import Ending, FetchedJob
 from bullpen_worker.admission import Admission
+from bullpen_worker.crew import LAST_WORDS_S, Crew
 from bullpen_worker.deadlines import Deadlines
 from bullpen_worker.desk import METRICS_POINTS, Desk
 from bullpen_worker.fetching import UNTOLD, Empty, Fetcher
@@ -48,13 +49,10 @@ from bullpen_worker.templates import Templates
 from bullpen_worker.vigil import Vigil
 
 BEAT_S: Final = 1.0
-LAST_WORDS_S: Final = 2.0
-"""How long a handler that was cancelled at the end of the grace period may take to clean up."""
 
 _REFUSED_PAUSE_S: Final = 0.5
 _FAILED_PAUSE_S: Final = 0.05
 _MOST_FAILED: Final = 10
-_ARMED_LONGER_S: Final = 0.1
 
 logger = logging.getLogger("bullpen.worker")
 
@@ -99,7 +97,6 @@ class Engine:
         self.ending = False
         self.heard = False
         self._concurrency = min(max(concurrency, 0), table.slots)
-        self._busy = 0
         self._identity = secrets.token_hex(8)
         self._tokens = 0
         self._desk = Desk(
@@ -108,18 +105,15 @@ class Engine:
         self.pack, self.admission = self._desk.prepare()
         self._result_bytes = policy.limits.result_bytes
         self._lines: list[Line] = []
-        self._slots: list[Slot] = []
-        self._idle_slots: list[Slot] = []
+        self._crew = Crew(self._new_slot)
         self._stopping = asyncio.Event()
-        self._quiet = asyncio.Event()
         self._grace_ends = 0.0
-        self._abandoned: list[asyncio.Task[None]] = []
         self._context = contextvars.copy_context()
         self._fetcher: Fetcher | None = None
         self._orphans = Orphans(
             line=lambda: self._lines[0],
             pack=lambda: self.pack,
-            runs=self._runs,
+            runs=self._crew.runs,
             lock_ms=policy.recovery.lock_duration_ms,
         )
         self._vigil: Vigil | None = None
@@ -177,7 +171,7 @@ class Engine:
             if not isinstance(flat, list) or not flat:
                 return  # removed meanwhile
             async with self._beside() as vigil:
-                slot = self._slot()
+                slot = self._crew.take()
                 slot.ask()
                 slot.token = token.encode()
                 self._start(slot, FetchedJob(job_id.encode(), flat))  # type: ignore[arg-type]  # a hash: bytes
@@ -194,7 +188,7 @@ class Engine:
         self._grace_ends = min(self._grace_ends, ends) if self._stopping.is_set() else ends
         self.giving_back = True
         self._stopping.set()
-        self._quiet.set()
+        self._crew.wake()
 
     def hold(self) -> None:
         """Fetch no more jobs until `release`; those that run go on."""
@@ -226,20 +220,20 @@ class Engine:
     @property
     def busy(self) -> int:
         """How many jobs are here now."""
-        return self._busy
+        return self._crew.busy
 
     def cancel(self, job_id: str, reason: CancelReason, text: str = "") -> bool:
         """Cancel the job if it runs here; says whether it does."""
-        wanted = job_id.encode()
-        slot = next((slot for slot in self._slots if slot.job_id == wanted), None)
+        slot = self._crew.find(job_id.encode())
         if slot is not None:
             slot.cancel(reason, text)
         return slot is not None
 
     def lock_lost(self, slot: int, generation: int) -> None:
         """Void this run of a job: its lock is gone. Ignored when the run is over, or its ack is under way."""
-        if slot < len(self._slots) and self._slots[slot].generation == generation:
-            self._slots[slot].lose_lock()
+        slots = self._crew.slots
+        if slot < len(slots) and slots[slot].generation == generation:
+            slots[slot].lose_lock()
 
     def apply_policy(self, policy: QueuePolicy) -> None:
         """Follow this policy from the next job on."""
@@ -256,7 +250,7 @@ class Engine:
 
     def wants_next(self) -> bool:
         """Whether an ack may bring the next job."""
-        return not (self._held or self.giving_back or self._only) and self._busy <= self._concurrency
+        return not (self._held or self.giving_back or self._only) and self._crew.busy <= self._concurrency
 
     def uncertain(self, token: bytes) -> None:
         """A call with this token has an unknown outcome."""
@@ -313,13 +307,10 @@ class Engine:
 
     def parked(self, slot: Slot, found: Empty) -> None:
         """Take the slot back, and what its last answer said of the queue."""
-        self._busy -= 1
-        self._idle_slots.append(slot)
+        self._crew.parked(slot)
         if self._fetcher is not None:
             self._fetcher.note(found)
             self._fetcher.add_free(1)
-        if not self._busy:
-            self._quiet.set()
 
     def crashed(self, error: BaseException) -> None:
         """End the engine: `run` raises the error."""
@@ -356,11 +347,11 @@ class Engine:
             self._lines.append(Line(await stack.enter_async_context(link)))
         self.table.set_concurrency(self._concurrency)
         self.outbox = Outbox(self._clients, lambda: self.pack)
-        self._deadlines = Deadlines(self._slots)
+        self._deadlines = Deadlines(self._crew.slots)
         self._deps = await stack.enter_async_context(self._catalogue.open_deps())
 
     async def _fetch(self) -> Empty | None:
-        slot = self._slot()
+        slot = self._crew.take()
         token = slot.token
         connection = slot.line.connection or await slot.line.ready()
         slot.ask()
@@ -370,10 +361,10 @@ class Engine:
             if error.sent:
                 slot.renew_token()
                 self.uncertain(token)
-            self._idle_slots.append(slot)
+            self._crew.put_back(slot)
             raise
         except ReplyError as error:
-            self._idle_slots.append(slot)
+            self._crew.put_back(slot)
             if error.code == "NOSCRIPT":
                 await slot.line.load(connection)
                 return UNTOLD
@@ -393,7 +384,7 @@ class Engine:
         if isinstance(found, FetchedJob):
             self._start(slot, found)
             return None
-        self._idle_slots.append(slot)
+        self._crew.put_back(slot)
         return found
 
     def _endures(self) -> bool:
@@ -402,23 +393,14 @@ class Engine:
         self._failed_fetches, self._found = (self._failed_fetches + 1 if found == self._found else 1), found
         return self._failed_fetches < _MOST_FAILED
 
-    def _slot(self) -> Slot:
-        """Take an idle slot; when all are busy (never more than the concurrency), make one."""
-        if self._idle_slots:
-            return self._idle_slots.pop()
-        index = len(self._slots)
-        slot = Slot(self, index, self._lines[index % len(self._lines)])
-        self._slots.append(slot)
-        return slot
+    def _new_slot(self, index: int) -> Slot:
+        return Slot(self, index, self._lines[index % len(self._lines)])
 
     def _start(self, slot: Slot, job: FetchedJob) -> None:
-        self._busy += 1
+        self._crew.busy += 1
         if self._fetcher is not None:
             self._fetcher.add_free(-1)
         slot.start(job)
-
-    def _runs(self, job_id: bytes, token: bytes) -> bool:
-        return any(slot.job_id == job_id and slot.token == token for slot in self._slots)
 
     # -- the end -------------------------------------------------------------
 
@@ -431,38 +413,16 @@ class Engine:
         await self._drain()  # the fetch that was under way may have brought a job, which goes back
 
     async def _drain(self) -> None:
-        """Wait until no job is here: until the grace period ends, then until the cancelled have ended, then no more."""
-        await self._until_quiet(lambda: self._grace_ends)
-        for slot in self._slots:
-            slot.cancel(CancelReason.SHUTDOWN)
-        ends = time.monotonic() + LAST_WORDS_S
-        await self._until_quiet(lambda: ends)
-        for slot in self._slots:
-            task = slot.abandon()
-            if task is not None:
-                self._abandoned.append(task)
-                logger.warning("job %s does not end; it was given back", slot.job_id.decode(errors="replace"))
-        ends = time.monotonic() + LAST_WORDS_S
-        await self._until_quiet(lambda: ends)
+        await self._crew.empty(lambda: self._grace_ends)
         self.ending = True
-        for slot in self._slots:
-            if slot.task is not None:  # Redis does not answer: what is not written by now is left to recovery
-                slot.task.cancel()
-
-    async def _until_quiet(self, ends: Callable[[], float]) -> None:
-        while self._busy and (left := ends() - time.monotonic()) > 0:
-            self._quiet.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._quiet.wait()
+        self._crew.dismiss()
 
     async def _only_job(self) -> None:
-        while self._busy:
+        while self._crew.busy:
             if self._stopping.is_set():
                 await self._drain()
                 return
-            self._quiet.clear()
-            await self._quiet.wait()
+            await self._crew.until_changed()
 
     @contextlib.asynccontextmanager
     async def _beside(self) -> AsyncIterator[Vigil]:
@@ -479,11 +439,7 @@ class Engine:
         self._deadlines.close()
         self._desk.close()
         self.ending = True
-        tasks = [*self._abandoned, *(slot.task for slot in self._slots if slot.task is not None)]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=LAST_WORDS_S)
+        await self._crew.put_away()
 
     # -- timers --------------------------------------------------------------
 

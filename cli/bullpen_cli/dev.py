@@ -130,7 +130,7 @@ async def run(options: Options, shown: View) -> int:
             beside = Beside(options.beside, {"BULLPEN_REDIS_URL": url, "BULLPEN_PREFIX": prefix})
         session = Session(
             plans,
-            RedisSettings.from_url(url, prefix=prefix),
+            RedisSettings.from_environment(url=url, origin="--redis").model_copy(update={"prefix": prefix}),
             shown,
             redis_name=name,
             beside=beside,
@@ -171,7 +171,7 @@ def read_plans(
 async def redis_for(options: Options, shown: View) -> AsyncGenerator[tuple[str, str, str]]:
     """Give URL, prefix and a name of the Redis to use; start the embedded one where none was named."""
     if options.redis is not None:
-        settings = RedisSettings.from_url(options.redis, origin="--redis")
+        settings = RedisSettings.from_environment(url=options.redis, origin="--redis")
         yield options.redis, options.prefix or prefix_of_this_folder(), settings.where
         return
     server = await asyncio.to_thread(embedded.start, options.data, say=shown.say)

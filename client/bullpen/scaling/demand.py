@@ -132,7 +132,7 @@ def _told(observation: Observation) -> str:
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     leaving = f", {observation.active_leaving} of them on pods that go" if observation.active_leaving else ""
     jobs = observation.runnable + observation.active
-    return f"{jobs} jobs ({told}{leaving})" if jobs else "0 jobs"
+    return f"{jobs} job{'s' if jobs != 1 else ''} ({told}{leaving})" if jobs else "0 jobs"
 
 
 def _ms(value: float) -> str:

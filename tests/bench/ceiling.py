@@ -1,5 +1,7 @@
 """The bare Lua: what Redis can do at most, asked by a client that does nothing but send the finish-and-fetch script.
 
+Jobs are locked as any worker must, so that the script does the same work; nothing is counted, renewed or kept.
+
 python -m tests.bench.ceiling PORT QUEUE CONCURRENCY CONNECTIONS: finishes all waiting jobs, without any handler.
 """
 
@@ -33,7 +35,7 @@ class Finisher(asyncio.Protocol):
         common = [keys.wait, keys.active, keys.prioritized, keys.events, keys.stalled, keys.limiter, keys.delayed]
         opts = msgpack.packb(
             {
-                "token": "0",
+                "token": "ceiling",
                 "lockDuration": 30_000,
                 "keepJobs": {"count": 0},
                 "attempts": 0,
@@ -48,7 +50,7 @@ class Finisher(asyncio.Protocol):
         )
         active = lua.bullmq("moveToActive-11")
         finish = lua.bullmq("moveToFinished-14")
-        fetch_opts = msgpack.packb({"token": "0", "lockDuration": 30_000})
+        fetch_opts = msgpack.packb({"token": "ceiling", "lockDuration": 30_000})
         self._fetch = pack(
             "EVALSHA", active.sha, 11, keys.wait, keys.active, keys.prioritized, keys.events, keys.stalled, keys.limiter,
             keys.delayed, keys.paused, keys.meta, keys.priority_counter, keys.marker, base, now, fetch_opts,

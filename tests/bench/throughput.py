@@ -1,7 +1,9 @@
 """Jobs per second of no-op async jobs, one worker process, beside Node, the Python port and the bare Lua.
 
 Each repetition runs all contenders one after the other, in turning order, on the same Redis; the ratios are of the same
-repetition. Jobs are there before the clock starts: the queue is paused, the worker connects, the queue is resumed.
+repetition. Jobs are there before the clock starts: the queue is paused, the worker connects, the queue is resumed. It stops at
+the last event that Redis wrote to the queue's stream, by Redis' own clock: looking more often would take the processor
+from those who are measured.
 """
 
 import subprocess
@@ -57,7 +59,8 @@ class Track:
         now = int(time.time() * 1000)
         opts = msgpack.packb({"attempts": 0, "removeOnComplete": keep})
         pipe = self.redis.pipeline(transaction=False)
-        pipe.script_load(add.source)
+        for script in (add, lua.bullmq("moveToActive-11"), lua.bullmq("moveToFinished-14")):  # the bare Lua loads none
+            pipe.script_load(script.source)
         for number in range(jobs):
             head = msgpack.packb([keys.base, "", "noop", now, None, None, None, None, None])
             pipe.evalsha(
@@ -68,12 +71,19 @@ class Track:
                 pipe.execute()
         pipe.execute()
 
-    def resume(self) -> None:
-        """Let the workers begin, as BullMQ's resume does."""
+    def resume(self) -> float:
+        """Let the workers begin, as BullMQ's resume does; gives when that was, by Redis' clock."""
         with self.redis.pipeline() as pipe:
             pipe.hdel(self.keys.meta, "paused")
             pipe.zadd(self.keys.marker, {"0": 0})
-            pipe.execute()
+            pipe.time()
+            seconds, microseconds = pipe.execute()[-1]
+        return seconds + microseconds / 1e6
+
+    def ended(self) -> float:
+        """Give when the queue's last event was, by Redis' clock."""
+        ((identifier, _fields),) = self.redis.xrevrange(self.keys.events, count=1)
+        return int(bytes(identifier).partition(b"-")[0]) / 1e3
 
     def left(self) -> int:
         """Count the jobs that have not ended."""
@@ -96,14 +106,13 @@ class Track:
                 processes.wait_for(lambda: len(self.redis.client_list()) > connected, "the worker to connect")
                 time.sleep(1.0)  # the rest of its start-up is not what is measured
             cpu, redis_cpu = processes.cpu_seconds(process.pid), processes.cpu_seconds(self.server.pid)
-            self.resume()
-            began = time.perf_counter()
+            began = self.resume()
             if starts_itself:
                 assert process.stdin
                 process.stdin.write(b"\n")
                 process.stdin.flush()
-            processes.wait_for(lambda: self.left() == 0, "the jobs to end", timeout=120)
-            took = time.perf_counter() - began
+            processes.wait_for(lambda: self.left() == 0, "the jobs to end", timeout=120, pause=0.02)
+            took = self.ended() - began
             used = processes.cpu_seconds(process.pid) - cpu
             redis_used = processes.cpu_seconds(self.server.pid) - redis_cpu
         return Run(jobs / took, used / jobs * 1e6, redis_used / took)

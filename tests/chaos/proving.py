@@ -70,7 +70,7 @@ def letters_for(seconds):
         start = time.process_time()
         re.match(r"(a+)+$", "a" * length + "b")
         took = time.process_time() - start
-    while took < seconds * 1.3:
+    while took < seconds * 1.15:
         took *= 2
         length += 1
     return length

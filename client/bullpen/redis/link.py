@@ -112,6 +112,9 @@ class Link:
     async def __aenter__(self) -> Self:
         if self._patient and self._task is None:
             self._task = asyncio.create_task(self._keep(), name=f"link to {self._where}")
+            self._task.add_done_callback(
+                lambda _: self._changed.set()
+            )  # who waits is told that nobody connects any more
         return self
 
     async def __aexit__(

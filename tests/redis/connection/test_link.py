@@ -350,3 +350,26 @@ async def test_a_new_connection_is_asked_to_load_again(own):
         await eventually(lambda: link.counts.connects == 2)
         await link.load([ECHO])
         assert await link.send(pack_command("EVALSHA", ECHO.sha, 1, "k", "v")) == [b"k", b"v"]
+
+
+class Broken:
+    """Settings that nobody can read, for a reason that nobody foresaw."""
+
+    where = "nowhere"
+
+    def stamp(self):
+        return 0
+
+    async def current(self):
+        await asyncio.sleep(0.02)
+        raise RuntimeError("a bug")
+
+
+async def test_who_waits_for_a_link_that_died_is_told(own):
+    """A bug in what keeps the link must not look like an outage that never ends."""
+    async with Link(Broken(), patient=True) as link:
+        waiting = [asyncio.create_task(link.ready()) for _ in range(3)]
+        for each in waiting:
+            with pytest.raises(ConnectFailed, match="not running") as raised:
+                await asyncio.wait_for(each, 5)
+            assert "a bug" in repr(raised.value.__cause__)

@@ -49,7 +49,7 @@ class Report:
         for figure in self.figures:
             mark = "" if figure.met is None else "[green]met[/green]" if figure.met else "[red]MISSED[/red]"
             table.add_row(figure.name, figure.value, figure.target, mark)
-        Console(width=110).print(table)
+        Console(width=150).print(table)
 
 
 def times(value: float) -> str:

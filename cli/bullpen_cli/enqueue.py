@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bullpen import durations
+from bullpen.clients.handles import SyncJobHandle
+from bullpen.clients.sync_client import SyncClient
 from bullpen.errors import BullpenError, JobCancelled, JobFailed, OptionInvalid, ResultTimeout
-from bullpen.handles import SyncJobHandle
 from bullpen.options import EnqueueOptions
 from bullpen.payloads import JsonObject
 from bullpen.redis.settings import RedisSettings
-from bullpen.sync_client import SyncClient
 from bullpen_cli.output import Output, write_data, write_error
 
 LOOK_EVERY = timedelta(seconds=1)

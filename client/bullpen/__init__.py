@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 from bullpen._version import __version__
-from bullpen.contexts import BaseContext, CancelReason, Context, SyncContext
 from bullpen.durations import Duration
 from bullpen.errors import (
     BlockingCallWarning,
@@ -37,28 +36,29 @@ from bullpen.errors import (
     Snooze,
     UnknownJob,
 )
-from bullpen.handlers import Handlers
+from bullpen.handling.contexts import BaseContext, CancelReason, Context, SyncContext
+from bullpen.handling.handlers import Handlers
+from bullpen.handling.middleware import EnqueueMiddleware, RunMiddleware, RunNext
+from bullpen.handling.registrations import Handler
 from bullpen.jobs import JobEvent, JobInfo, JobSpec, JobType
-from bullpen.middleware import EnqueueMiddleware, RunMiddleware, RunNext
 from bullpen.options import Backoff, Deduplication, EnqueueOptions, JobDefaults, Keep, Retention
 from bullpen.payloads import BigInt, Json, JsonObject, Payload
-from bullpen.registrations import Handler
 
 if TYPE_CHECKING:
-    from bullpen.client import Client
-    from bullpen.handles import JobHandle, SyncJobHandle
-    from bullpen.queues import Queue, SyncQueue
+    from bullpen.clients.client import Client
+    from bullpen.clients.handles import JobHandle, SyncJobHandle
+    from bullpen.clients.queues import Queue, SyncQueue
+    from bullpen.clients.sync_client import SyncClient
     from bullpen.redis.settings import RedisSettings
-    from bullpen.sync_client import SyncClient
 
 _LAZY: Final = {
-    "Client": "bullpen.client",
-    "JobHandle": "bullpen.handles",
-    "Queue": "bullpen.queues",
+    "Client": "bullpen.clients.client",
+    "JobHandle": "bullpen.clients.handles",
+    "Queue": "bullpen.clients.queues",
     "RedisSettings": "bullpen.redis.settings",
-    "SyncClient": "bullpen.sync_client",
-    "SyncJobHandle": "bullpen.handles",
-    "SyncQueue": "bullpen.queues",
+    "SyncClient": "bullpen.clients.sync_client",
+    "SyncJobHandle": "bullpen.clients.handles",
+    "SyncQueue": "bullpen.clients.queues",
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The three shapes of a payload: nothing, one value, or parameters by name. Which one it is, `bullpen.signatures` says."""
+"""The three shapes of a payload: nothing, one value, or parameters by name. Which one it is, `bullpen.handling.signatures` says."""
 
 import dataclasses
 import inspect

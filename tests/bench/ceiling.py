@@ -12,8 +12,8 @@ import time
 import hiredis
 import msgpack
 
-from bullpen import lua
-from bullpen.keys import QueueKeys
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
 
 
 def pack(*words: bytes | str | int) -> bytes:

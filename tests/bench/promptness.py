@@ -12,7 +12,7 @@ from typing import IO
 import redis
 
 from bullpen import Client, JobHandle, JobSpec, embedded
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from tests.bench import handlers, idle, processes, report, throughput
 
 NAP_MS = 50

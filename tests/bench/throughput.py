@@ -18,7 +18,7 @@ from typing import IO
 import redis
 
 from bullpen import embedded
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from tests.bench import processes, report
 
 NODE = Path(__file__).parent.parent / "interop" / "node"
@@ -50,7 +50,7 @@ class Track:
 
         import msgpack
 
-        from bullpen import lua
+        from bullpen.queue import lua
 
         self.redis.flushall()
         add = lua.bullmq("addStandardJob-9")

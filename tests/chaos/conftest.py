@@ -19,8 +19,8 @@ import pytest
 import redis
 
 from bullpen import SyncClient
-from bullpen.keys import QueueKeys
-from bullpen.policy import revision
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import revision
 from tests.support.waiting import eventually_sync
 
 ROOT = Path(__file__).parents[2]

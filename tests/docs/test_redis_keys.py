@@ -7,8 +7,8 @@ import redis
 
 from bullpen import Backoff, Client, Context, Deduplication, Handlers, JobFailed, RetryableError, Snooze
 from bullpen.api.v1alpha1 import JobQueue
-from bullpen.declaration import Owner, WriteDeclaration, declare
-from bullpen.keys import OURS, QueueKeys
+from bullpen.queue.declaration import Owner, WriteDeclaration, declare
+from bullpen.queue.keys import OURS, QueueKeys
 from bullpen_worker import Worker
 from tests.docs.pages import ROOT
 

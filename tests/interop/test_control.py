@@ -3,7 +3,7 @@
 import pytest
 
 from bullpen import Backoff, JobFailed, JobGone
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from tests.support.does import obedient, worker_process, working, write_policy
 from tests.support.waiting import eventually
 

@@ -7,7 +7,7 @@ import pytest
 
 from bullpen import Backoff, Deduplication, JobSpec, Keep, Retention, SyncClient
 from bullpen.api.v1alpha1 import JobQueueSpec
-from bullpen.policy import QueuePolicy
+from bullpen.queue.policy import QueuePolicy
 
 # name: (our options, Node's)
 OPTIONS = {

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from tests.support.does import obedient, worker_process, working, write_policy
 from tests.support.waiting import eventually
 

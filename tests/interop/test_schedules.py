@@ -7,10 +7,10 @@ import time
 import pytest
 import redis
 
-from bullpen import schedules
-from bullpen.keys import QueueKeys
-from bullpen.records import StoredJob
-from bullpen.schedules import Schedule
+from bullpen.queue import schedules
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.records import StoredJob
+from bullpen.queue.schedules import Schedule
 from support.waiting import eventually
 
 OURS, NODES = QueueKeys("bull", "ours"), QueueKeys("bull", "node")

@@ -9,10 +9,10 @@ import pytest
 import redis
 
 from bullpen.api import files
-from bullpen.declaration import OwnedElsewhere, Owner, WriteDeclaration, declare
-from bullpen.keys import QueueKeys
+from bullpen.clients.shell import RedisShell, run
+from bullpen.queue.declaration import OwnedElsewhere, Owner, WriteDeclaration, declare
+from bullpen.queue.keys import QueueKeys
 from bullpen.redis.settings import RedisSettings
-from bullpen.shell import RedisShell, run
 
 KEYS = QueueKeys("bull", "emails")
 OURS = Owner("cluster-a", "shop", "emails", uid="1")

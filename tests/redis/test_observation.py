@@ -5,8 +5,8 @@ import time
 import pytest
 import redis
 
-from bullpen.keys import QueueKeys
-from bullpen.observation import Observe, Reading, UnreadableQueue
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.observation import Observe, Reading, UnreadableQueue
 
 KEYS = QueueKeys("bull", "emails")
 

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from bullpen import Client
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from bullpen import Client, Handlers, RedisUnavailable, SyncClient, SyncContext
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.custody import Custody, CustodyThread
 from bullpen_worker.heartbeat import Entry

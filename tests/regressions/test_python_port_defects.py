@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from bullpen import Backoff, Handlers, JobFailed, NonRetryableError, OptionInvalid, schedules
+from bullpen import Backoff, Handlers, JobFailed, NonRetryableError, OptionInvalid
 from bullpen.errors import ConfigurationError
+from bullpen.queue import schedules
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.hooks import NoHooks
 from tests.support.does import obedient, worker_process, working, write_policy

@@ -5,14 +5,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from bullpen import (
-    Handlers,
-    execution,
-)
-from bullpen.contexts import ActiveJob
+from bullpen import Handlers
+from bullpen.handling import execution
+from bullpen.handling.contexts import ActiveJob
+from bullpen.handling.outcomes import Failed, Outcome, Retried
+from bullpen.handling.registrations import Registration
 from bullpen.options import Backoff
-from bullpen.outcomes import Failed, Outcome, Retried
-from bullpen.registrations import Registration
 from bullpen.retry import Policy, Source
 
 T = TypeVar("T")

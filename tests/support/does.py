@@ -18,9 +18,9 @@ from pydantic import JsonValue
 
 from bullpen import Client, Context, Handlers, NonRetryableError, RateLimited
 from bullpen.api.v1alpha1 import JobQueueSpec
-from bullpen.declaration import meta_fields
-from bullpen.keys import QueueKeys
-from bullpen.policy import QueuePolicy
+from bullpen.queue.declaration import meta_fields
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import QueuePolicy
 from bullpen_worker import Worker
 
 ROOT = Path(__file__).parents[2]

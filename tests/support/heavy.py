@@ -14,10 +14,10 @@ from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bullpen.contexts import SyncContext
 from bullpen.durations import Duration
 from bullpen.errors import Cancel, NonRetryableError, RateLimited, Snooze
-from bullpen.handlers import Handlers
+from bullpen.handling.contexts import SyncContext
+from bullpen.handling.handlers import Handlers
 
 RECORD = "BULLPEN_TEST_RECORD"
 """The environment variable with the file that lifespans write to."""

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from bullpen.failures import Failure
-from bullpen.outcomes import Completed, Failed, Retried
+from bullpen.handling.failures import Failure
+from bullpen.handling.outcomes import Completed, Failed, Retried
 from bullpen_worker import acks
 from bullpen_worker.acks import Ending
 from bullpen_worker.hooks import JobEnd

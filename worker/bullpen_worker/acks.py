@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from bullpen import outcomes, records
-from bullpen.failures import Failure
-from bullpen.records import StoredJob
+from bullpen.handling import outcomes
+from bullpen.handling.failures import Failure
+from bullpen.queue import records
+from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ReplyError
 from bullpen.redis.wire import Reply
 from bullpen_worker import fetching, templates

@@ -9,12 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from bullpen import outcomes, records
-from bullpen.catalogue import Catalogue
-from bullpen.failures import Failure
-from bullpen.policy import JobSettings, QueuePolicy
-from bullpen.records import Opts, StoredJob
-from bullpen.registrations import Registration
+from bullpen.handling import outcomes
+from bullpen.handling.catalogue import Catalogue
+from bullpen.handling.failures import Failure
+from bullpen.handling.registrations import Registration
+from bullpen.queue import records
+from bullpen.queue.policy import JobSettings, QueuePolicy
+from bullpen.queue.records import Opts, StoredJob
 from bullpen_worker.acks import Ending, PutOff
 from bullpen_worker.templates import FinishOptions, FinishSettings, Templates
 

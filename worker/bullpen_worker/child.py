@@ -19,13 +19,13 @@ import traceback
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Final, cast
 
-from bullpen import policy as policies
-from bullpen.catalogue import Catalogue, Deps
-from bullpen.contexts import CancelReason
 from bullpen.errors import BullpenError, ConfigurationError
-from bullpen.handlers import Handlers
-from bullpen.keys import QueueKeys
-from bullpen.policy import QueuePolicy
+from bullpen.handling.catalogue import Catalogue, Deps
+from bullpen.handling.contexts import CancelReason
+from bullpen.handling.handlers import Handlers
+from bullpen.queue import policy as policies
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import QueuePolicy
 from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker import control, lineage, logs, metrics, settlement

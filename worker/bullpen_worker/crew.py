@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bullpen.contexts import CancelReason
+from bullpen.handling.contexts import CancelReason
 from bullpen_worker.slots import Slot
 
 LAST_WORDS_S: Final = 2.0

@@ -17,9 +17,9 @@ from typing import Final, Protocol, cast
 
 import msgpack
 
-from bullpen import lua
-from bullpen.keys import QueueKeys
-from bullpen.lua import Script
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.lua import Script
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
 from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from bullpen.contexts import CancelReason
+from bullpen.handling.contexts import CancelReason
 from bullpen_worker.slots import Slot
 
 

@@ -10,8 +10,8 @@ import contextlib
 import time
 from typing import Final, Protocol
 
-from bullpen import outcomes
-from bullpen.failures import Failure
+from bullpen.handling import outcomes
+from bullpen.handling.failures import Failure
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import Connection, Reply, pack_command
 from bullpen_worker import acks, fetching, lines

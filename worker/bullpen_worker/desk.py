@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from bullpen.catalogue import Catalogue
-from bullpen.keys import QueueKeys
-from bullpen.policy import QueuePolicy
+from bullpen.handling.catalogue import Catalogue
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import QueuePolicy
 from bullpen_worker.admission import Admission
 from bullpen_worker.templates import Templates
 

@@ -18,14 +18,14 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Final
 
-from bullpen.catalogue import Catalogue
-from bullpen.contexts import ActiveJob, CancelReason, CancelScope
-from bullpen.execution import Executors, run_attempt
-from bullpen.keys import QueueKeys
-from bullpen.middleware import RunMiddleware
-from bullpen.outcomes import Outcome
-from bullpen.policy import QueuePolicy
-from bullpen.records import StoredJob
+from bullpen.handling.catalogue import Catalogue
+from bullpen.handling.contexts import ActiveJob, CancelReason, CancelScope
+from bullpen.handling.execution import Executors, run_attempt
+from bullpen.handling.middleware import RunMiddleware
+from bullpen.handling.outcomes import Outcome
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import QueuePolicy
+from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
 from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from bullpen.contexts import ActiveJob
-from bullpen.outcomes import Outcome
+from bullpen.handling.contexts import ActiveJob
+from bullpen.handling.outcomes import Outcome
+from bullpen.handling.registrations import Registration
 from bullpen.redis.settings import RedisSettings
-from bullpen.registrations import Registration
 from bullpen_worker.logs import LogSettings
 from bullpen_worker.processes import ProcessPool
 from bullpen_worker.threads import ThreadPool
 
 if TYPE_CHECKING:
-    from bullpen.client import Client
-    from bullpen.sync_client import SyncClient
+    from bullpen.clients.client import Client
+    from bullpen.clients.sync_client import SyncClient
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Clients:
     def client(self) -> "Client":
         """The async one, of the worker's event loop."""
         if self._client is None:
-            from bullpen.client import Client  # noqa: PLC0415 - few handlers enqueue
+            from bullpen.clients.client import Client  # noqa: PLC0415 - few handlers enqueue
 
             self._client = Client(self._settings)
             self._stack.push_async_callback(self._client.close)
@@ -51,7 +51,7 @@ class Clients:
     def sync_client(self) -> "SyncClient":
         """The blocking one."""
         if self._sync_client is None:
-            from bullpen.sync_client import SyncClient  # noqa: PLC0415 - few handlers enqueue
+            from bullpen.clients.sync_client import SyncClient  # noqa: PLC0415 - few handlers enqueue
 
             self._sync_client = SyncClient(self._settings)
             self._stack.callback(self._sync_client.close)

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Protocol
 
-from bullpen.contexts import CancelScope
-from bullpen.outcomes import Outcome
-from bullpen.records import StoredJob
+from bullpen.handling.contexts import CancelScope
+from bullpen.handling.outcomes import Outcome
+from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ReplyError
 from bullpen_worker.acks import Ending
 from bullpen_worker.admission import Admission

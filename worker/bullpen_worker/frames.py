@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from struct import Struct
 from typing import Any, Final, Literal, TypedDict
 
-from bullpen import outcomes
-from bullpen.contexts import ActiveJob, JobServices
 from bullpen.errors import BullpenError
-from bullpen.failures import Failure
+from bullpen.handling import outcomes
+from bullpen.handling.contexts import ActiveJob, JobServices
+from bullpen.handling.failures import Failure
+from bullpen.handling.outcomes import Outcome
 from bullpen.options import Backoff
-from bullpen.outcomes import Outcome
 from bullpen.redis.settings import RedisSettings
 from bullpen.retry import Policy, Source
 

@@ -11,9 +11,9 @@ from typing import Final, Literal, cast
 
 import msgpack
 
-from bullpen import lua
-from bullpen.keys import QueueKeys
-from bullpen.lua import Script
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.lua import Script
 
 BEAT_MS: Final = 5_000
 """How often a worker beats when nothing calls for it sooner."""

@@ -21,9 +21,10 @@ from typing import Final, Protocol, cast
 
 import msgpack
 
-from bullpen import durations, lua
-from bullpen.keys import QueueKeys
-from bullpen.lua import Script
+from bullpen import durations
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.lua import Script
 from bullpen_worker import leases, recovery
 from bullpen_worker.leases import Leases, Run
 from bullpen_worker.table import SlotTable

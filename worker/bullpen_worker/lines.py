@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from bullpen import lua
-from bullpen.lua import Script
+from bullpen.queue import lua
+from bullpen.queue.lua import Script
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.link import Link
 from bullpen.redis.wire import Connection, pack_command

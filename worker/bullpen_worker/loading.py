@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from bullpen.errors import ConfigurationError
-from bullpen.handlers import Handlers
+from bullpen.handling.handlers import Handlers
 
 
 def load_handlers(*modules: str) -> list[Handlers[Any]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from bullpen.redis.wire import Connection, pack_command
 from bullpen_worker import heartbeat
 from bullpen_worker.heartbeat import Beat, Entry, Told

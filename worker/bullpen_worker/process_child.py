@@ -30,17 +30,17 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from bullpen import execution, registrations
-from bullpen.catalogue import Deps
 from bullpen.errors import ConfigurationError
+from bullpen.handling import execution, registrations
+from bullpen.handling.catalogue import Deps
+from bullpen.handling.registrations import Lifespan, Registration
 from bullpen.redis.settings import RedisSettings
-from bullpen.registrations import Lifespan, Registration
 from bullpen_worker import frames, lineage
 from bullpen_worker.frames import Message, Setup
 
 if TYPE_CHECKING:
-    from bullpen.client import Client
-    from bullpen.sync_client import SyncClient
+    from bullpen.clients.client import Client
+    from bullpen.clients.sync_client import SyncClient
 
 REPORT_EVERY_SECONDS: Final = 0.05
 MOST_LINES: Final = 1_000
@@ -154,7 +154,7 @@ class Services:
     @cached_property
     def sync_client(self) -> "SyncClient":
         """The blocking client of this process."""
-        from bullpen.sync_client import SyncClient  # noqa: PLC0415 - redis-py, for those only who enqueue from here
+        from bullpen.clients.sync_client import SyncClient  # noqa: PLC0415 - redis-py, for those only who enqueue from here
 
         if self._redis is None:
             msg = "this worker gave its processes no Redis to enqueue to"

@@ -24,11 +24,11 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
-from bullpen.contexts import ActiveJob
 from bullpen.errors import BullpenError, ConfigurationError
-from bullpen.outcomes import Outcome
+from bullpen.handling.contexts import ActiveJob
+from bullpen.handling.outcomes import Outcome
+from bullpen.handling.registrations import Registration
 from bullpen.redis.settings import RedisSettings
-from bullpen.registrations import Registration
 from bullpen_worker import frames
 from bullpen_worker.frames import Message, Setup
 from bullpen_worker.logs import LogSettings

@@ -55,7 +55,7 @@ class Crashes:
     """What a job's hash remembers of the deaths that it was in.
 
     `deaths` are the latest, each ``c:<worker>`` (in company) or ``a:<worker>`` (alone), so that a worker that was only
-    thought dead can take its own back (`bullpen/scripts/beat.lua`).
+    thought dead can take its own back (`bullpen/queue/scripts/beat.lua`).
     """
 
     company: int = 0

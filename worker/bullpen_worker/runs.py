@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from bullpen.records import StoredJob
+from bullpen.queue.records import StoredJob
 from bullpen_worker.acks import FetchedJob, Subject
 from bullpen_worker.admission import Admission
 from bullpen_worker.lines import Line

@@ -6,9 +6,9 @@ import time
 from typing import Final
 
 from bullpen.errors import BullpenError
-from bullpen.keys import QueueKeys
-from bullpen.operations.base import Eval
-from bullpen.records import StoredJob
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.base import Eval
+from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen_worker.lines import Line, passing
 
@@ -22,7 +22,7 @@ async def advance(keys: QueueKeys, job: StoredJob, line: Line) -> None:
 
     Written twice (the job was recovered, a reply was lost), the later one does nothing.
     """
-    from bullpen import schedules  # noqa: PLC0415 - few queues have any
+    from bullpen.queue import schedules  # noqa: PLC0415 - few queues have any
 
     try:
         operation = schedules.advance(keys, job, time.time_ns() // 1_000_000)

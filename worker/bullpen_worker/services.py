@@ -17,8 +17,8 @@ from bullpen_worker.lines import Line
 from bullpen_worker.templates import Templates
 
 if TYPE_CHECKING:
-    from bullpen.client import Client
-    from bullpen.sync_client import SyncClient
+    from bullpen.clients.client import Client
+    from bullpen.clients.sync_client import SyncClient
 
 FLUSH_S: Final = 0.08
 """How long progress and log lines may lie here; with the way to Redis they are there within 100 ms."""

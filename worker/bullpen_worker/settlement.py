@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from bullpen import outcomes, retry
-from bullpen.contexts import CancelReason
-from bullpen.outcomes import Circumstances
-from bullpen.records import StoredJob
+from bullpen import retry
+from bullpen.handling import outcomes
+from bullpen.handling.contexts import CancelReason
+from bullpen.handling.outcomes import Circumstances
+from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import pack_command
 from bullpen_worker import acks, lines

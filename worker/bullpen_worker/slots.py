@@ -24,10 +24,10 @@ from collections.abc import Awaitable, Coroutine, Generator
 from datetime import UTC, datetime
 from typing import Final
 
-from bullpen import outcomes
-from bullpen.contexts import CancelReason, CancelScope
-from bullpen.failures import Failure
-from bullpen.outcomes import Outcome
+from bullpen.handling import outcomes
+from bullpen.handling.contexts import CancelReason, CancelScope
+from bullpen.handling.failures import Failure
+from bullpen.handling.outcomes import Outcome
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen_worker import acks, fetching, mending
 from bullpen_worker.acks import Ending, FetchedJob

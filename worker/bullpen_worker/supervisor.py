@@ -21,7 +21,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Final, cast
 
 from bullpen import _version
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from bullpen_worker import children, control, logs, recovery, vitality
 from bullpen_worker.children import Child, End
 from bullpen_worker.config import DEFAULT_CONCURRENCY, WorkerConfig, per_worker, plain

@@ -17,8 +17,8 @@ from typing import Final
 
 import msgpack
 
-from bullpen import lua
-from bullpen.keys import QueueKeys
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
 
 TOKEN_LENGTH: Final = 26
 """Length of every lock token that this worker uses: fixed, so that the packed options map has a fixed length too."""

@@ -17,16 +17,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from bullpen import _version, durations, policy
-from bullpen.catalogue import Catalogue
-from bullpen.client import Client
-from bullpen.contexts import CancelReason
+from bullpen import _version, durations
+from bullpen.clients.client import Client
 from bullpen.durations import Duration
 from bullpen.errors import ConfigurationError
-from bullpen.handlers import Handlers
-from bullpen.keys import QueueKeys
-from bullpen.middleware import RunMiddleware
-from bullpen.policy import QueuePolicy
+from bullpen.handling.catalogue import Catalogue
+from bullpen.handling.contexts import CancelReason
+from bullpen.handling.handlers import Handlers
+from bullpen.handling.middleware import RunMiddleware
+from bullpen.queue import policy
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import QueuePolicy
 from bullpen_worker import recovery
 from bullpen_worker.custody import Custody, CustodyThread
 from bullpen_worker.engine import Engine
@@ -38,8 +39,8 @@ from bullpen_worker.recovery import Decision
 from bullpen_worker.table import SlotTable
 
 if TYPE_CHECKING:
+    from bullpen.clients.sync_client import SyncClient
     from bullpen.redis.settings import RedisSettings
-    from bullpen.sync_client import SyncClient
 
 MOST_SLOTS: Final = 1_024
 """How far `Worker.concurrency` can be raised, unless the worker began with more."""
@@ -279,7 +280,7 @@ class _Clients:
     @property
     def sync_client(self) -> "SyncClient":
         if self._sync_client is None:
-            from bullpen.sync_client import SyncClient  # noqa: PLC0415 - few handlers enqueue
+            from bullpen.clients.sync_client import SyncClient  # noqa: PLC0415 - few handlers enqueue
 
             self._sync_client = SyncClient(self._settings)
         return self._sync_client

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from bullpen.declaration import Owner, WriteDeclaration, declare
-from bullpen.keys import QueueKeys
-from bullpen.operations.base import Call, Command, Operation, QueueOperation, Reply, flat
-from bullpen.shell import Shell, run
+from bullpen.clients.shell import Shell, run
+from bullpen.queue.declaration import Owner, WriteDeclaration, declare
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.base import Call, Command, Operation, QueueOperation, Reply, flat
 from bullpen_cli.local.plan import LocalQueue
 
 T = TypeVar("T")

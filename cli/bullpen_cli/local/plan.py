@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bullpen import durations, scaling
 from bullpen.api.v1alpha1 import JobQueue
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from bullpen.scaling.policy import ScalingPolicy
 from bullpen_cli.local import environment
 from bullpen_cli.local.fleet import WorkerCommand

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bullpen.clients.shell import RedisShell, Shell
 from bullpen.errors import BullpenError
-from bullpen.keys import QueueKeys
-from bullpen.observation import Observe, Reading
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.observation import Observe, Reading
 from bullpen.redis.settings import RedisSettings
 from bullpen.scaling import Decision, History, Observation, decide
-from bullpen.shell import RedisShell, Shell
 from bullpen_cli.local import backend, view
 from bullpen_cli.local.fleet import Fleet
 from bullpen_cli.local.journal import Journal, Line

@@ -19,8 +19,8 @@ from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
 from bullpen.errors import ConfigurationError
-from bullpen.operations import packing
-from bullpen.operations.base import Call, Eval, Operation, Reply
+from bullpen.queue.operations import packing
+from bullpen.queue.operations.base import Call, Eval, Operation, Reply
 from bullpen.redis import failures
 from bullpen.redis.failures import AuthenticationRefused, ConnectFailed, ConnectionLost, ReplyError, ReplyTimeout
 from bullpen.redis.settings import ConfiguredEndpoints, RedisSettings, TlsSettings
@@ -50,7 +50,7 @@ class BlockingShell:
         self._stamp_read = time.monotonic()
 
     def perform(self, operation: Operation[T], *, timeout: float, waiting: float = 0) -> T:
-        """Do it; see `bullpen.sync_session.SyncShell`."""
+        """Do it; see `bullpen.clients.sync_session.SyncShell`."""
         calls = operation.commands()
         deadline = time.monotonic() + timeout
         for attempt in (1, 2):

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from bullpen import errors
-from bullpen.lua import Script
+from bullpen.queue.lua import Script
 from bullpen.redis import failures, handshake
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
 from bullpen.redis.settings import ConfiguredEndpoints, Endpoints, RedisSettings

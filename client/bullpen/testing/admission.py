@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from bullpen.operations.adding import AddJobs, NewJob, Refusal
+from bullpen.queue.operations.adding import AddJobs, NewJob, Refusal
 from bullpen.testing.memory import DeduplicationKey, MemoryQueue
 
 

@@ -13,19 +13,19 @@ from collections.abc import Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
-from bullpen.catalogue import Deps
-from bullpen.contexts import ActiveJob, CancelReason, CancelScope
 from bullpen.errors import BullpenError
-from bullpen.middleware import RunMiddleware
-from bullpen.outcomes import Outcome
-from bullpen.records import StoredJob
-from bullpen.registrations import Registration
+from bullpen.handling.catalogue import Deps
+from bullpen.handling.contexts import ActiveJob, CancelReason, CancelScope
+from bullpen.handling.middleware import RunMiddleware
+from bullpen.handling.outcomes import Outcome
+from bullpen.handling.registrations import Registration
+from bullpen.queue.records import StoredJob
 from bullpen.testing.clock import RUNNING, Diversion, Running, VirtualClock
 from bullpen.testing.work import Output, QueueWork, Trial
 
 if TYPE_CHECKING:
-    from bullpen.client import Client
-    from bullpen.sync_client import SyncClient
+    from bullpen.clients.client import Client
+    from bullpen.clients.sync_client import SyncClient
 
 _SILENCE_S: Final = 0.25
 _LAST_WORDS_S: Final = 1.0

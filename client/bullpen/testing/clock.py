@@ -21,7 +21,7 @@ from contextvars import Context, ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bullpen.contexts import CancelReason, CancelScope
+from bullpen.handling.contexts import CancelReason, CancelScope
 
 _OURS: Final = "_bullpen_diversion"
 _COVERED: Final = ("time", "call_at", "call_later", "create_task")

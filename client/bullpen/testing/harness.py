@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from bullpen import durations
-from bullpen.client import Client
+from bullpen.clients.client import Client
+from bullpen.clients.sync_client import SyncClient
 from bullpen.durations import Duration
 from bullpen.errors import ConfigurationError
-from bullpen.handlers import Handlers
+from bullpen.handling.handlers import Handlers
+from bullpen.handling.middleware import EnqueueMiddleware, RunMiddleware
 from bullpen.jobs import JobInfo, JobSpec, JobType
-from bullpen.middleware import EnqueueMiddleware, RunMiddleware
-from bullpen.sync_client import SyncClient
 from bullpen.testing import declared
 from bullpen.testing.attempts import HarnessError
 from bullpen.testing.workbench import Workbench

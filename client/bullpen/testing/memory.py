@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bullpen import records
-from bullpen.keys import QueueKeys
-from bullpen.operations.adding import NewJob
-from bullpen.operations.jobs import FoundJob, State
-from bullpen.policy import BUILT_IN, KeepJobs, QueuePolicy
-from bullpen.records import StoredJob
-from bullpen.schedules import Schedule
+from bullpen.queue import records
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.adding import NewJob
+from bullpen.queue.operations.jobs import FoundJob, State
+from bullpen.queue.policy import BUILT_IN, KeepJobs, QueuePolicy
+from bullpen.queue.records import StoredJob
+from bullpen.queue.schedules import Schedule
 from bullpen.testing.scores import ScoredSet
 from bullpen.testing.trail import Trail
 

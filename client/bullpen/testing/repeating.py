@@ -1,10 +1,10 @@
-"""Schedules in memory: the operations of `bullpen.schedules`, with the slots of an interval counted as BullMQ's scripts do."""
+"""Schedules in memory: the operations of `bullpen.queue.schedules`, with the slots of an interval counted as BullMQ's scripts do."""
 
 from typing import Final
 
-from bullpen.operations.adding import JobShape, NewJob
-from bullpen.records import Opts
-from bullpen.schedules import AdvanceSchedule, Schedule, UpsertSchedule
+from bullpen.queue.operations.adding import JobShape, NewJob
+from bullpen.queue.records import Opts
+from bullpen.queue.schedules import AdvanceSchedule, Schedule, UpsertSchedule
 from bullpen.testing.memory import MemoryQueue, run_id
 
 _MOST_SLOTS: Final = 32

@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
-from bullpen.events import LastEventId, ReadEvents
-from bullpen.keys import QueueKeys
-from bullpen.middleware import EnqueueMiddleware
-from bullpen.operations.adding import AddJobs
-from bullpen.operations.base import Operation
-from bullpen.operations.jobs import (
+from bullpen.clients.events import LastEventId, ReadEvents
+from bullpen.clients.session import Session, Store
+from bullpen.clients.sync_session import SyncSession, SyncStore
+from bullpen.handling.middleware import EnqueueMiddleware
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.adding import AddJobs
+from bullpen.queue.operations.base import Operation
+from bullpen.queue.operations.jobs import (
     CancelJob,
     FindIds,
     GetJob,
@@ -23,17 +25,15 @@ from bullpen.operations.jobs import (
     RetryJob,
     cancelled_text,
 )
-from bullpen.operations.queues import CountJobs, IsPaused, ListJobs, PauseQueue, ReadPolicy, ResumeQueue
+from bullpen.queue.operations.queues import CountJobs, IsPaused, ListJobs, PauseQueue, ReadPolicy, ResumeQueue
+from bullpen.queue.schedules import AdvanceSchedule, UpsertSchedule
 from bullpen.redis.settings import RedisSettings
-from bullpen.schedules import AdvanceSchedule, UpsertSchedule
-from bullpen.session import Session, Store
-from bullpen.sync_session import SyncSession, SyncStore
 from bullpen.testing import admission, repeating
 from bullpen.testing.memory import MemoryQueue
 
 if TYPE_CHECKING:
-    from bullpen.shell import Shell
-    from bullpen.sync_session import SyncShell
+    from bullpen.clients.shell import Shell
+    from bullpen.clients.sync_session import SyncShell
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from bullpen import events
-from bullpen.events import StreamEvent
+from bullpen.clients import events
+from bullpen.clients.events import StreamEvent
 
 MOST_ENTRIES: Final = 10_000
 """How many entries are kept, as in BullMQ."""

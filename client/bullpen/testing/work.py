@@ -11,24 +11,25 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bullpen import outcomes, records
-from bullpen.catalogue import Catalogue
-from bullpen.contexts import ActiveJob, CancelReason
 from bullpen.errors import JobFailed, ResultInvalid, UnknownJob
-from bullpen.execution import run_attempt
-from bullpen.failures import Failure
-from bullpen.middleware import RunMiddleware, RunNext
-from bullpen.outcomes import Outcome
-from bullpen.policy import JobSettings
-from bullpen.records import StoredJob
-from bullpen.registrations import Registration
+from bullpen.handling import outcomes
+from bullpen.handling.catalogue import Catalogue
+from bullpen.handling.contexts import ActiveJob, CancelReason
+from bullpen.handling.execution import run_attempt
+from bullpen.handling.failures import Failure
+from bullpen.handling.middleware import RunMiddleware, RunNext
+from bullpen.handling.outcomes import Outcome
+from bullpen.handling.registrations import Registration
+from bullpen.queue import records
+from bullpen.queue.policy import JobSettings
+from bullpen.queue.records import StoredJob
 from bullpen.testing.clock import VirtualClock
 from bullpen.testing.memory import Cell, MemoryQueue
 
 if TYPE_CHECKING:
-    from bullpen.client import Client
-    from bullpen.contexts import BaseContext
-    from bullpen.sync_client import SyncClient
+    from bullpen.clients.client import Client
+    from bullpen.clients.sync_client import SyncClient
+    from bullpen.handling.contexts import BaseContext
 
 T = TypeVar("T")
 
@@ -154,7 +155,7 @@ def _unknown(job: StoredJob, registration: Registration | None, waited_ms: int) 
 
 
 class Output:
-    """Takes a job's progress and log lines (`bullpen.contexts.JobServices`), and writes them at once."""
+    """Takes a job's progress and log lines (`bullpen.handling.contexts.JobServices`), and writes them at once."""
 
     def __init__(
         self,
@@ -211,7 +212,7 @@ class Trial:
         self._rng = rng
 
     async def run(self, registration: Registration, job: ActiveJob) -> Outcome:
-        """Run it; see `bullpen.execution.run_attempt`."""
+        """Run it; see `bullpen.handling.execution.run_attempt`."""
         catching = replace(registration, encode=self._catching(registration.encode))
         around = (self._catch, *self._middleware)
         return await run_attempt(catching, job, executors=self, middleware=around, now=self._now, rng=self._rng)

@@ -15,18 +15,20 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bullpen import outcomes, schedules, views
-from bullpen.catalogue import Catalogue, Deps, open_lifespans
-from bullpen.client import Client
+from bullpen.clients import views
+from bullpen.clients.client import Client
+from bullpen.clients.sync_client import SyncClient
 from bullpen.errors import ConfigurationError, JobCancelled, JobFailed
-from bullpen.handlers import Handlers
+from bullpen.handling import outcomes
+from bullpen.handling.catalogue import Catalogue, Deps, open_lifespans
+from bullpen.handling.handlers import Handlers
+from bullpen.handling.middleware import EnqueueMiddleware, RunMiddleware
 from bullpen.jobs import JobInfo
-from bullpen.keys import QueueKeys
-from bullpen.middleware import EnqueueMiddleware, RunMiddleware
-from bullpen.policy import QueuePolicy
-from bullpen.records import StoredJob
-from bullpen.schedules import UpsertSchedule
-from bullpen.sync_client import SyncClient
+from bullpen.queue import schedules
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import QueuePolicy
+from bullpen.queue.records import StoredJob
+from bullpen.queue.schedules import UpsertSchedule
 from bullpen.testing import repeating
 from bullpen.testing.attempts import Attempts, HarnessError
 from bullpen.testing.clock import RUNNING, VirtualClock

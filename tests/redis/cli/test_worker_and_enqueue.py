@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bullpen.sync_client import SyncClient
+from bullpen.clients.sync_client import SyncClient
 from support.waiting import eventually_sync
 
 TESTS = Path(__file__).parents[2]

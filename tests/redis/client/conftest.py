@@ -7,8 +7,8 @@ import redis
 
 from bullpen import Client, SyncClient
 from bullpen.api.v1alpha1 import JobQueueSpec
-from bullpen.keys import QueueKeys
-from bullpen.policy import QueuePolicy
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import QueuePolicy
 
 KEYS = QueueKeys("bull", "emails")
 
@@ -49,7 +49,7 @@ def finish(raw):
 
     import msgpack
 
-    from bullpen import lua
+    from bullpen.queue import lua
 
     def call(script, keys, args):
         return raw.eval(script.source, len(keys), *keys, *args)

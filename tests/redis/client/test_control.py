@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bullpen import JobGone, JobNotEnded, JobScheduled, JobSpec, Keep, OptionInvalid, Retention
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 
 KEYS = QueueKeys("bull", "emails")
 

@@ -17,7 +17,7 @@ from bullpen import (
     QueueClosed,
     QueueFull,
 )
-from bullpen.operations.adding import BATCH
+from bullpen.queue.operations.adding import BATCH
 
 KEY = "bull:emails"
 

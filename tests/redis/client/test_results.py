@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from bullpen import JobCancelled, JobFailed, JobGone, JobType, Payload, ResultInvalid, ResultTimeout
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from support.waiting import eventually
 
 KEYS = QueueKeys("bull", "emails")

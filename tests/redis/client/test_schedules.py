@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from bullpen import schedules
 from bullpen.api import files
-from bullpen.declaration import OwnedElsewhere, Owner, WriteDeclaration, declare
-from bullpen.ending import QueueBusy, ReleaseQueue, purge
-from bullpen.keys import QueueKeys
-from bullpen.operations.base import do
-from bullpen.records import StoredJob
+from bullpen.queue import schedules
+from bullpen.queue.declaration import OwnedElsewhere, Owner, WriteDeclaration, declare
+from bullpen.queue.ending import QueueBusy, ReleaseQueue, purge
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.base import do
+from bullpen.queue.records import StoredJob
 
 KEYS = QueueKeys("bull", "emails")
 OWNER = Owner("laptop", "me", "emails")

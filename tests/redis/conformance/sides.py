@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bullpen import Client, EnqueueMiddleware, Handlers, JobHandle, RunMiddleware, declaration
+from bullpen import Client, EnqueueMiddleware, Handlers, JobHandle, RunMiddleware
 from bullpen.api import checks
-from bullpen.declaration import Owner, WriteDeclaration
 from bullpen.errors import BullpenError
-from bullpen.keys import QueueKeys
+from bullpen.queue import declaration
+from bullpen.queue.declaration import Owner, WriteDeclaration
+from bullpen.queue.keys import QueueKeys
 from bullpen.testing import Harness
 from bullpen_worker import Worker
 from support.waiting import eventually

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from bullpen import embedded, lua
+from bullpen import embedded
 from bullpen.errors import EnqueueUncertain, RedisUnavailable
+from bullpen.queue import lua
 from bullpen.redis import link as links
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError, ReplyTimeout
 from bullpen.redis.link import Link, LinkState

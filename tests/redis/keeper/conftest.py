@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis.asyncio
 
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from bullpen_worker.keeper import Keeper
 from bullpen_worker.table import SlotTable
 from tests.support.keeping import PASSING, SELF, TERMS, Line, Notes, Queue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bullpen.keys import QueueKeys
+from bullpen.queue.keys import QueueKeys
 from bullpen_worker.keeper import Keeper
 from tests.support.keeping import PASSING, SELF, TERMS, Line, now_ms
 from tests.support.waiting import eventually

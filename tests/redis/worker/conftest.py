@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import msgpack
 import pytest
 
-from bullpen import lua
-from bullpen.catalogue import Catalogue
-from bullpen.handlers import Handlers
-from bullpen.keys import QueueKeys
-from bullpen.policy import BUILT_IN, QueuePolicy
+from bullpen.handling.catalogue import Catalogue
+from bullpen.handling.handlers import Handlers
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import BUILT_IN, QueuePolicy
 from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.engine import Engine

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from bullpen import Context, Handlers, SyncContext
-from bullpen.contexts import CancelReason
-from bullpen.policy import BUILT_IN
+from bullpen.handling.contexts import CancelReason
+from bullpen.queue.policy import BUILT_IN
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.waiting import eventually
 

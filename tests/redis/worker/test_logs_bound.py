@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from bullpen import Client, Context, Handlers, records
+from bullpen import Client, Context, Handlers
+from bullpen.queue import records
 from tests.support.does import working
 
 

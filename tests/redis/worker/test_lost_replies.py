@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from bullpen import Backoff, Handlers, Snooze, embedded
-from bullpen.policy import BUILT_IN, Recovery
+from bullpen.queue.policy import BUILT_IN, Recovery
 from bullpen.redis.settings import RedisSettings
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.proxy import proxy

@@ -18,8 +18,8 @@ from bullpen import (
     Snooze,
     SyncContext,
 )
-from bullpen.contexts import CancelReason
-from bullpen.policy import BUILT_IN, Limits
+from bullpen.handling.contexts import CancelReason
+from bullpen.queue.policy import BUILT_IN, Limits
 from bullpen.retry import Wish
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.waiting import eventually

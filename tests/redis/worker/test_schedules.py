@@ -2,9 +2,10 @@
 
 import time
 
-from bullpen import Handlers, schedules
+from bullpen import Handlers
+from bullpen.queue import schedules
+from bullpen.queue.schedules import Schedule
 from bullpen.redis.wire import pack_command
-from bullpen.schedules import Schedule
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.waiting import eventually
 

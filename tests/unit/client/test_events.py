@@ -2,11 +2,11 @@
 
 import pytest
 
-from bullpen import events
+from bullpen.clients import events
+from bullpen.clients.events import Ended, StreamEvent
 from bullpen.errors import JobCancelled, JobFailed
-from bullpen.events import Ended, StreamEvent
-from bullpen.operations.jobs import FoundJob, cancelled_reason, cancelled_text
-from bullpen.records import StoredJob
+from bullpen.queue.operations.jobs import FoundJob, cancelled_reason, cancelled_text
+from bullpen.queue.records import StoredJob
 
 
 def entry(entry_id, **fields):

@@ -3,7 +3,7 @@
 import pytest
 
 from bullpen.errors import ConfigurationError
-from bullpen.keys import OURS, QueueKeys
+from bullpen.queue.keys import OURS, QueueKeys
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from bullpen import lua
 from bullpen.errors import ConfigurationError
+from bullpen.queue import lua
 
 
 def test_bullmqs_scripts_come_from_the_installed_package():
@@ -30,6 +30,6 @@ def test_a_guarded_add_ends_with_bullmqs_source(kind):
 
 
 def test_the_package_itself_is_not_imported():
-    code = "import sys; from bullpen import lua; lua.bullmq('moveToActive-11'); print('bullmq' in sys.modules)"
+    code = "import sys; from bullpen.queue import lua; lua.bullmq('moveToActive-11'); print('bullmq' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == "False"

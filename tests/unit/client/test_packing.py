@@ -5,11 +5,11 @@ import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen import lua
-from bullpen.keys import QueueKeys
-from bullpen.operations import packing
-from bullpen.operations.adding import AddJobs, JobShape, NewJob
-from bullpen.operations.base import Command, Eval
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations import packing
+from bullpen.queue.operations.adding import AddJobs, JobShape, NewJob
+from bullpen.queue.operations.base import Command, Eval
 
 SCRIPT = lua.script("test", "return 1", 2)
 WORDS = st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.binary(), st.integers(-(2**60), 2**60))

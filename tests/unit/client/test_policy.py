@@ -8,7 +8,7 @@ import pytest
 from bullpen.api.v1alpha1 import JobQueueSpec
 from bullpen.errors import ConfigurationError
 from bullpen.options import Backoff, Keep, Retention
-from bullpen.policy import BUILT_IN, HIGHEST_PRIORITY, Mark, QueuePolicy, keep_jobs
+from bullpen.queue.policy import BUILT_IN, HIGHEST_PRIORITY, Mark, QueuePolicy, keep_jobs
 from bullpen.retry import Source
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen import records
-from bullpen.records import StoredJob
+from bullpen.queue import records
+from bullpen.queue.records import StoredJob
 
 
 def test_options_have_bullmqs_long_names():

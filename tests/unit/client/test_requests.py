@@ -6,11 +6,11 @@ import pytest
 
 from bullpen import Backoff, Deduplication, JobSpec, Keep, Retention
 from bullpen.api.v1alpha1 import JobQueueSpec
-from bullpen.enqueueing import Preparer
+from bullpen.clients.enqueueing import Preparer
 from bullpen.errors import OptionInvalid, PayloadInvalid, PayloadTooLarge, QueueClosed
-from bullpen.keys import QueueKeys
-from bullpen.policy import BUILT_IN, QueuePolicy
-from bullpen.requests import Request, check_id
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.policy import BUILT_IN, QueuePolicy
+from bullpen.queue.requests import Request, check_id
 
 KEYS = QueueKeys("bull", "emails")
 NOW = 1_790_000_000_000

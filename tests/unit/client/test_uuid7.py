@@ -25,6 +25,6 @@ def test_they_differ():
 
 
 def test_a_minted_id_is_one_that_a_job_may_have():
-    from bullpen.requests import check_id
+    from bullpen.queue.requests import check_id
 
     assert check_id(uuid7.mint(1))

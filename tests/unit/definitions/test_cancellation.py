@@ -5,15 +5,10 @@ import threading
 
 import pytest
 
-from bullpen import (
-    CancelReason,
-    Snooze,
-    SyncContext,
-    execution,
-    outcomes,
-)
-from bullpen.failures import Failure
-from bullpen.outcomes import Completed, LockLost, Outcome, Released, Retried, Snoozed
+from bullpen import CancelReason, Snooze, SyncContext
+from bullpen.handling import execution, outcomes
+from bullpen.handling.failures import Failure
+from bullpen.handling.outcomes import Completed, LockLost, Outcome, Released, Retried, Snoozed
 from tests.support.attempts import NOW, Executors, job_of, registered, run
 
 

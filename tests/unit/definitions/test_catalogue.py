@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from bullpen import ConfigurationError, Context, Handlers, registrations
-from bullpen.catalogue import Catalogue, open_lifespans
-from bullpen.registrations import Handler
+from bullpen import ConfigurationError, Context, Handlers
+from bullpen.handling import registrations
+from bullpen.handling.catalogue import Catalogue, open_lifespans
+from bullpen.handling.registrations import Handler
 
 
 async def nothing() -> None: ...
@@ -225,7 +226,7 @@ plain = 5
 def test_another_process_finds_a_handler_by_module_and_name(tmp_path: Path) -> None:
     (tmp_path / "sketches.py").write_text(MODULE)
     code = (
-        "from bullpen import registrations\n"
+        "from bullpen.handling import registrations\n"
         "found = registrations.locate('sketches', 'sketch')\n"
         "print(found.name, found.kind, found.module, found.qualname)\n"
         "print(registrations.locate('sketches', 'Box.boxed').name)\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bullpen import CancelReason, Context, JobSignal, SyncContext
-from bullpen.contexts import ActiveJob, AttemptCancelled, CancelScope
+from bullpen.handling.contexts import ActiveJob, AttemptCancelled, CancelScope
 from bullpen.options import Backoff
 from bullpen.retry import Policy
 

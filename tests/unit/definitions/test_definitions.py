@@ -26,7 +26,7 @@ from bullpen import (
     SyncContext,
     UnknownJob,
 )
-from bullpen.registrations import Handler, Registration
+from bullpen.handling.registrations import Handler, Registration
 
 
 class Welcome(Payload):

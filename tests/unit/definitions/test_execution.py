@@ -7,21 +7,11 @@ from typing import Any
 
 import pytest
 
-from bullpen import (
-    Cancel,
-    Context,
-    NonRetryableError,
-    Payload,
-    RateLimited,
-    RunNext,
-    Snooze,
-    SyncContext,
-    execution,
-    outcomes,
-)
+from bullpen import Cancel, Context, NonRetryableError, Payload, RateLimited, RunNext, Snooze, SyncContext
+from bullpen.handling import execution, outcomes
+from bullpen.handling.outcomes import Completed, Failed, Outcome, Retried, Snoozed
+from bullpen.handling.registrations import Registration
 from bullpen.options import Backoff
-from bullpen.outcomes import Completed, Failed, Outcome, Retried, Snoozed
-from bullpen.registrations import Registration
 from tests.support.attempts import Executors, Services, in_process, job_of, reason_of, registered, run
 
 

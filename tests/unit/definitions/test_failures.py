@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen import Payload, PayloadInvalid, errors, failures
-from bullpen.failures import MAX_REASON_BYTES, MAX_STACK_BYTES, describe
+from bullpen import Payload, PayloadInvalid, errors
+from bullpen.handling import failures
+from bullpen.handling.failures import MAX_REASON_BYTES, MAX_STACK_BYTES, describe
 
 
 class Broken(Exception):

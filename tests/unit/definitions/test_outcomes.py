@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bullpen import CancelReason, errors, outcomes
-from bullpen.contexts import AttemptCancelled
-from bullpen.failures import Failure
-from bullpen.options import Backoff
-from bullpen.outcomes import (
+from bullpen import CancelReason, errors
+from bullpen.handling import outcomes
+from bullpen.handling.contexts import AttemptCancelled
+from bullpen.handling.failures import Failure
+from bullpen.handling.outcomes import (
     Cancelled,
     Circumstances,
     Failed,
@@ -23,6 +23,7 @@ from bullpen.outcomes import (
     Snoozed,
     settle,
 )
+from bullpen.options import Backoff
 from bullpen.retry import Policy, Rules, Source
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)

@@ -21,7 +21,7 @@ from bullpen import (
     ResultInvalid,
     SyncContext,
 )
-from bullpen.registrations import Handler, Registration
+from bullpen.handling.registrations import Handler, Registration
 
 
 class Welcome(Payload):

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from bullpen import outcomes
-from bullpen.failures import Failure
-from bullpen.keys import QueueKeys
-from bullpen.records import StoredJob
+from bullpen.handling import outcomes
+from bullpen.handling.failures import Failure
+from bullpen.queue.keys import QueueKeys
+from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ReplyError
 from bullpen_worker import acks, fetching
 from bullpen_worker.acks import Ack, FetchedJob, PutOff, Reading, Subject

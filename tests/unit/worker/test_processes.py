@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from bullpen import execution, outcomes, retry
-from bullpen.contexts import ActiveJob, CancelReason
-from bullpen.handlers import Handlers
+from bullpen import retry
+from bullpen.handling import execution, outcomes
+from bullpen.handling.contexts import ActiveJob, CancelReason
+from bullpen.handling.handlers import Handlers
+from bullpen.handling.outcomes import Outcome
+from bullpen.handling.registrations import Registration
 from bullpen.options import Backoff
-from bullpen.outcomes import Outcome
-from bullpen.registrations import Registration
 from bullpen.retry import Policy
 from bullpen_worker import process_child
 from bullpen_worker.logs import LogSettings
@@ -348,7 +349,7 @@ BROKEN = {
     "an import": "raise RuntimeError('no licence')",
     "a lifespan": """
         import contextlib
-        from bullpen.handlers import Handlers
+        from bullpen.handling.handlers import Handlers
         @contextlib.{kind}
         {prefix}def broken():
             raise RuntimeError("no licence")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen import lua
-from bullpen.keys import QueueKeys
+from bullpen.queue import lua
+from bullpen.queue.keys import QueueKeys
 from bullpen.redis.wire import pack_command
 from bullpen_worker import templates
 from bullpen_worker.templates import TOKEN_LENGTH, FinishSettings, Templates

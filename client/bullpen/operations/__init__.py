@@ -1,1 +1,0 @@
-"""What clients ask of Redis, without I/O: see `bullpen.operations.base`."""

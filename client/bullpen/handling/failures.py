@@ -15,7 +15,7 @@ MAX_STACK_BYTES: Final = 16_384
 _MAX_FRAMES: Final = 60
 _MAX_CHAIN: Final = 8
 
-_OURS: Final = (str(Path(__file__).parent) + os.sep, f"{os.sep}bullpen_worker{os.sep}")
+_OURS: Final = (str(Path(__file__).parents[1]) + os.sep, f"{os.sep}bullpen_worker{os.sep}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Failure:
 
     error_type: str
     """The error's class as ``module.Class``; classes that are built in stand alone: ``ValueError``. Ours are
-    ``bullpen.Class``."""
+    ``bullpen.Class`` and ``bullpen_worker.Class``."""
     reason: str
     """Its message, or the class's name when it has none; at most 2 KiB of UTF-8."""
     stack: str
@@ -41,7 +41,10 @@ def describe(error: BaseException, cause: BaseException | None = None) -> Failur
 def _name(kind: type[BaseException]) -> str:
     if kind.__module__ in {"builtins", "__main__"}:
         return kind.__qualname__
-    module = "bullpen" if kind.__module__.startswith("bullpen.") else kind.__module__  # where users import it from
+    module = kind.__module__
+    package = module.partition(".")[0]
+    if package in {"bullpen", "bullpen_worker"}:
+        module = package  # the rooms within are nobody's business
     return f"{module}.{kind.__qualname__}"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen import Payload, PayloadInvalid, errors
+from bullpen import Payload, PayloadInvalid, durations, errors
 from bullpen.handling import failures
 from bullpen.handling.failures import MAX_REASON_BYTES, MAX_STACK_BYTES, describe
 
@@ -72,6 +72,14 @@ def test_the_stack_has_the_application_s_frames_and_none_of_ours() -> None:
     assert "test_failures.py" in stack
     assert failures.__file__.rpartition("/")[0] not in stack
     assert stack.endswith("TypeError: a.job(): this job takes no arguments\n")
+
+
+def test_frames_of_any_of_our_rooms_are_left_out() -> None:
+    with pytest.raises(ValueError, match="soon") as caught:
+        durations.parse_ms("soon")
+    stack = describe(caught.value).stack
+    assert "test_failures.py" in stack
+    assert durations.__file__ not in stack
 
 
 def test_the_cause_is_told_and_without_our_frames_too() -> None:

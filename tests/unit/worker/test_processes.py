@@ -238,7 +238,7 @@ async def test_a_process_that_dies_fails_its_attempt_and_no_other(
 ) -> None:
     outcome = await run(executors, "die", {"how": how})
     assert isinstance(outcome, outcomes.Retried)
-    assert outcome.failure.error_type == "bullpen_worker.processes.ProcessDied"
+    assert outcome.failure.error_type == "bullpen_worker.ProcessDied"
     assert outcome.failure.reason == f"the process that ran it died ({words})"
     last = await execution.run_attempt(ALL["die"], job("die", {"how": how}), executors=executors)
     assert isinstance(last, outcomes.Retried)

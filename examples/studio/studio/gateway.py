@@ -27,11 +27,11 @@ class Gateway:
         self._die = random.Random(self.seed)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncGenerator["Gateway"]:
-        """Serve on a free port of the loopback; `url` says which."""
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+    async def serving(self, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator["Gateway"]:
+        """Serve until the block ends, on a free port where none is given; `url` says where."""
+        server = await asyncio.start_server(self._connection, host, port)
         async with server:
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            self.url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
             yield self
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

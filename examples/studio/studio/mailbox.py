@@ -9,20 +9,19 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
 class Mailbox:
-    """Catches mails on a free port of the loopback and writes them to a folder as ``.eml`` files."""
+    """Catches mails and writes them to a folder as ``.eml`` files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = ""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncGenerator["Mailbox"]:
-        """Serve until the block ends; `address` is the server's host and port."""
+    async def serving(self, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator["Mailbox"]:
+        """Serve until the block ends, on a free port where none is given; `address` says where."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        server = await asyncio.get_running_loop().create_server(lambda: SMTP(self), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(lambda: SMTP(self), host, port)
         async with server:
-            host, port = server.sockets[0].getsockname()[:2]
-            self.address = f"{host}:{port}"
+            self.address = f"{host}:{server.sockets[0].getsockname()[1]}"
             yield self
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802

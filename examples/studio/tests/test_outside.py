@@ -7,14 +7,17 @@ import smtplib
 import subprocess
 import sys
 from email.message import EmailMessage
+from pathlib import Path
 
 import httpx
 
 
-def test_it_takes_mails_and_payments_and_ends_with_an_account(tmp_path):
+def test_it_takes_mails_and_payments_and_ends_with_an_account(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "studio.outside", "--smtp-port", "0", "--gateway-port", "0"]
     environment = {**os.environ, "STUDIO_OUT": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(  # noqa: S603 - a command of our own
+        command, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         where = re.fullmatch(r"mails to (.+):(\d+), payments to (http\S+)\n", first)

@@ -20,8 +20,9 @@ class Pair:
 class Authority:
     """Signs certificates and writes them, as PEM, into a folder."""
 
-    def __init__(self, folder: Path, name: str = "test authority") -> None:
+    def __init__(self, folder: Path, name: str = "test authority", *, days: int = 1) -> None:
         self._folder = folder
+        self._days = days
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._certificate = self._build(self._name, self._key.public_key(), authority=True).sign(
@@ -30,17 +31,23 @@ class Authority:
         self.certificate = folder / f"{name.replace(' ', '-')}.pem"
         self.certificate.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, hosts: tuple[str, ...] = ()) -> Pair:
-        """Write a certificate and key for `name`, good for these host names and addresses."""
+    def issue(
+        self, name: str, *, hosts: tuple[str, ...] = (), groups: tuple[str, ...] = (), folder: Path | None = None
+    ) -> Pair:
+        """Write a certificate and key for `name`, good for these host names and addresses.
+
+        `groups` are the subject's organizations: what Kubernetes takes for the groups of a user.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._build(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), authority=False
-        )
+        subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
+        subject.append(x509.NameAttribute(NameOID.COMMON_NAME, name))
+        builder = self._build(x509.Name(subject), key.public_key(), authority=False)
         if hosts:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False
             )
-        pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        folder = folder or self._folder
+        pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
         pair.certificate.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
             key.private_bytes(
@@ -59,7 +66,7 @@ class Authority:
             public_key=public,
             serial_number=x509.random_serial_number(),
             not_valid_before=now - dt.timedelta(hours=1),
-            not_valid_after=now + dt.timedelta(days=1),
+            not_valid_after=now + dt.timedelta(days=self._days),
         ).add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False

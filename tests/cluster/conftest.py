@@ -1,0 +1,72 @@
+"""A real API server, one a pytest process. Its programs are built once, before the first test and outside its time limit.
+
+Tests share it: each works in a `namespace` of its own, and takes an `own_api_server` where it stops it or writes what is
+the cluster's. `api_server` has no controllers (a test writes a Deployment's status itself); `control_plane` has them.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import requirements
+from tests.support.kubernetes import apiserver, binaries
+from tests.support.kubernetes.api import Api
+from tests.support.kubernetes.apiserver import ApiServer
+
+_numbers = itertools.count(1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what is missing now: minutes, which no single test's timeout should pay for."""
+    if not any("api_programs" in getattr(item, "fixturenames", ()) for item in session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            binaries.ensure(*apiserver.SERVER, *apiserver.CONTROLLERS, "kubectl")
+        except binaries.Missing:
+            return  # said by the fixture
+
+
+@pytest.fixture(scope="session")
+def api_programs() -> None:
+    """etcd, kube-apiserver and their like are there; where they cannot be built, the test is skipped, aloud."""
+    try:
+        binaries.ensure(*apiserver.SERVER, *apiserver.CONTROLLERS, "kubectl")
+    except binaries.Missing as error:
+        requirements.missing("cluster", f"no Kubernetes API server: {error}")
+
+
+@pytest.fixture(scope="session")
+def api_server(api_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """etcd and kube-apiserver, shared by the tests of this process."""
+    with apiserver.start(tmp_path_factory.mktemp("apiserver")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def control_plane(api_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """The same with controller-manager and scheduler: ReplicaSets, garbage collection, namespaces that go. No node."""
+    with apiserver.start(tmp_path_factory.mktemp("control-plane"), controllers=True) as server:
+        yield server
+
+
+@pytest.fixture
+def own_api_server(api_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """etcd and kube-apiserver of this test's own, to stop and to start again."""
+    with apiserver.start(tmp_path_factory.mktemp("own-apiserver")) as server:
+        yield server
+
+
+@pytest.fixture
+def api(api_server: ApiServer) -> Api:
+    """The shared server, as its administrator."""
+    return api_server.api()
+
+
+@pytest.fixture
+def namespace(api: Api) -> str:
+    """A namespace of this test's own on the shared server."""
+    return api.namespace(f"test-{os.getpid()}-{next(_numbers)}")

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 NODE_MODULES := tests/interop/node/node_modules/.installed
-SOURCES := client worker cli
+SOURCES := client worker operator cli
 CHECKED := $(SOURCES) tests examples
 
 .DEFAULT_GOAL := help

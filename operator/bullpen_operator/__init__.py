@@ -1,0 +1,1 @@
+"""Reconciles JobQueues on Kubernetes, and scales their workers."""

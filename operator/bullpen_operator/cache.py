@@ -1,0 +1,162 @@
+"""What the operator knows of the cluster: objects as the informers saw them last, and who wants to hear of changes.
+
+Belongs to one event loop. Objects are read-only: whoever wants to change one writes it to the API server. What we write
+ourselves is put here at once (`put` with the API server's answer), so that a decision is never taken on what was before
+our own write; an informer's older news of it is then passed over.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bullpen_operator.kube import kinds
+from bullpen_operator.kube.kinds import Key, Kind, Object
+
+REPLICA_MANAGERS: Final = "replicaManagers"
+"""Where an object in the cache has, in place of `managedFields`, the names of the managers of `spec.replicas`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object that came, became another, or went. `old` is what the cache held before."""
+
+    what: Literal["put", "removed"]
+    key: Key
+    new: Object | None
+    old: Object | None
+
+
+Subscriber = Callable[[Change], None]
+"""Told each change, at once, in the order of events. Must not block or raise, nor change the cache."""
+
+
+class Cache:
+    """The objects by kind, namespace and name; pods by JobQueue, too."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
+        self._pods: dict[tuple[str, str], dict[str, Object]] = {}
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Have it told of each change from now on."""
+        self._subscribers.append(subscriber)
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """Give one object, if it is known."""
+        return self._objects.get(kind, {}).get((namespace, name))
+
+    def find(self, key: Key) -> Object | None:
+        """Give the object of this key, if it is known."""
+        return self.get(*key)
+
+    def all(self, kind: Kind) -> Iterable[Object]:
+        """Give all objects of a kind: a copy of the list, so that the cache may change meanwhile."""
+        return tuple(self._objects.get(kind, {}).values())
+
+    def count(self, kind: Kind) -> int:
+        """Give how many objects of a kind are known."""
+        return len(self._objects.get(kind, {}))
+
+    def pods_of(self, namespace: str, jobqueue: str) -> Iterable[Object]:
+        """Give the pods that carry the JobQueue's label."""
+        return tuple(self._pods.get((namespace, jobqueue), {}).values())
+
+    # -- writing: the informers', and whoever has the API server's answer to a write of its own -------------------
+
+    def put(self, kind: Kind, obj: Object) -> bool:
+        """Take an object as the API server gave it, unless a newer one is known. Gives whether it was taken."""
+        key = kinds.key_of(kind, obj)
+        place = (key.namespace, key.name)
+        known = self._objects.setdefault(kind, {})
+        old = known.get(place)
+        if old is not None and not _newer(obj, old):
+            return False
+        new = _slim(obj)
+        known[place] = new
+        if kind == kinds.POD:
+            self._index_pod(key, new, old)
+        self._tell(Change("put", key, new, old))
+        return True
+
+    def remove(self, key: Key, uid: str = "") -> bool:
+        """Forget an object; where a uid is given, only the one that has it. Gives whether it was known."""
+        known = self._objects.get(key.kind, {})
+        old = known.get((key.namespace, key.name))
+        if old is None or (uid and old["metadata"].get("uid") != uid):
+            return False
+        del known[key.namespace, key.name]
+        if key.kind == kinds.POD:
+            self._index_pod(key, None, old)
+        self._tell(Change("removed", key, None, old))
+        return True
+
+    def replace_all(
+        self, kind: Kind, objects: Iterable[Object], version: str, matches: Callable[[Object], bool] = lambda _: True
+    ) -> int:
+        """Take a list of all objects of a kind that match, of the resource version `version`. Gives how many changed.
+
+        What is known and not in the list is gone, unless it is newer than the list.
+        """
+        changed = 0
+        listed = set()
+        for obj in objects:
+            key = kinds.key_of(kind, obj)
+            listed.add((key.namespace, key.name))
+            changed += self.put(kind, obj)
+        for place, obj in list(self._objects.get(kind, {}).items()):
+            if place not in listed and matches(obj) and version_number(obj) <= _number(version):
+                changed += self.remove(Key(kind, *place))
+        return changed
+
+    def _index_pod(self, key: Key, new: Object | None, old: Object | None) -> None:
+        if old is not None and (queue := kinds.labels_of(old).get(kinds.LABEL_JOBQUEUE)):
+            pods = self._pods.get((key.namespace, queue), {})
+            pods.pop(key.name, None)
+            if not pods:
+                self._pods.pop((key.namespace, queue), None)
+        if new is not None and (queue := kinds.labels_of(new).get(kinds.LABEL_JOBQUEUE)):
+            self._pods.setdefault((key.namespace, queue), {})[key.name] = new
+
+    def _tell(self, change: Change) -> None:
+        for subscriber in self._subscribers:
+            subscriber(change)
+
+
+def replica_managers(obj: Object) -> frozenset[str]:
+    """Give the field managers that own `spec.replicas`, of an object of the cache or of the API server."""
+    metadata = obj.get("metadata", {})
+    if REPLICA_MANAGERS in metadata:
+        return frozenset(metadata[REPLICA_MANAGERS])
+    return frozenset(
+        str(entry.get("manager", ""))
+        for entry in metadata.get("managedFields") or ()
+        if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+    )
+
+
+def version_number(obj: Object) -> int:
+    """Give an object's resource version as a number; 0 where it has none that is one."""
+    return _number(obj.get("metadata", {}).get("resourceVersion", ""))
+
+
+def _slim(obj: Object) -> Object:
+    """Leave out what takes half of an object's memory and nobody here reads."""
+    metadata: Mapping[str, object] = obj["metadata"]
+    if "managedFields" not in metadata:
+        return obj
+    slim = {name: value for name, value in metadata.items() if name != "managedFields"}
+    if managers := replica_managers(obj):
+        slim[REPLICA_MANAGERS] = sorted(managers)
+    return {**obj, "metadata": slim}
+
+
+def _newer(obj: Object, old: Object) -> bool:
+    if obj["metadata"].get("uid") != old["metadata"].get("uid"):
+        return version_number(obj) >= version_number(old)
+    return version_number(obj) > version_number(old)
+
+
+def _number(version: str) -> int:
+    # An opaque text by the letter; a number in every API server there is, and since 1.35 by promise.
+    return int(version) if version.isdecimal() else 0

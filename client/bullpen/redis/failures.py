@@ -43,6 +43,10 @@ class ReplyTimeout(ConnectionLost):
     """No answer within the time allowed: a frozen server, a cut network, or a command that takes too long."""
 
 
+class ReplyTooLarge(ConnectionLost):
+    """A reply passed a limit (`bullpen.redis.limits`); the same command would bring it again."""
+
+
 class ConnectFailed(errors.BullpenError):
     """No connection could be made; the message says where and why."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from bullpen import _version
 from bullpen.redis import wire
 from bullpen.redis.failures import AuthenticationRefused, ConnectFailed, ConnectionLost, NotReady, ReplyError
+from bullpen.redis.limits import BoundedConnection, ReplyLimits
 from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import Connection, pack_command
 
@@ -24,16 +25,17 @@ async def connect(
     reply_timeout: float | None = None,
     max_reply_bytes: int = wire.MAX_REPLY_BYTES,
     timeout: float | None = None,
+    limits: ReplyLimits | None = None,
 ) -> Connection:
     """Connect within `timeout` seconds (absent: the settings'), log in, and see that Redis serves commands.
 
     `reply_timeout`: the connection gives itself up when something waits and nothing is answered for so many seconds;
-    leave it away for connections that block. Raises `ConnectFailed`, as `AuthenticationRefused` or `NotReady` where
+    leave it away for connections that block. `limits` bound every reply, for a Redis that somebody else named. Raises `ConnectFailed`, as `AuthenticationRefused` or `NotReady` where
     that is why, and `ConfigurationError` for certificates that cannot be read.
     """
     limit = settings.timeout.total_seconds() if timeout is None else timeout
-    connection = Connection(
-        where=settings.where, eager=eager, reply_timeout=reply_timeout, max_reply_bytes=max_reply_bytes
+    connection = _connection(
+        limits, where=settings.where, eager=eager, reply_timeout=reply_timeout, max_reply_bytes=max_reply_bytes
     )
     try:
         async with asyncio.timeout(limit):
@@ -58,6 +60,10 @@ async def connect(
         raise
     connection.established = True
     return connection
+
+
+def _connection(limits: ReplyLimits | None, **options: Any) -> Connection:
+    return Connection(**options) if limits is None else BoundedConnection(limits=limits, **options)
 
 
 async def _open(settings: RedisSettings, connection: Connection) -> None:

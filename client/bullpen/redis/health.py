@@ -10,6 +10,7 @@ from bullpen import errors
 from bullpen.redis import findings, handshake
 from bullpen.redis.failures import AuthenticationRefused, ConnectFailed, ConnectionLost, NotReady, ReplyError
 from bullpen.redis.findings import Finding, Observation, Status
+from bullpen.redis.limits import ReplyLimits
 from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import Connection, Reply, pack_command
 
@@ -54,10 +55,12 @@ async def examine(
     queue: str | None = None,
     timeout: float | None = None,
     clock: Callable[[], float] = time.time,
+    limits: ReplyLimits | None = None,
 ) -> HealthReport:
     """Examine the Redis of these settings within `timeout` seconds (absent: the settings').
 
     With `queue`, see also that the account may touch that queue's keys; without, those of any queue of the prefix.
+    `limits` bound the replies, for a Redis that somebody else named.
 
     Never raises for what is wrong with Redis: that is a finding. Raises `ConfigurationError` for settings that cannot
     be used at all. Where the account may not read something, that finding is unknown.
@@ -66,7 +69,7 @@ async def examine(
     settings = settings.current()
     ends = asyncio.get_running_loop().time() + limit
     try:
-        connection = await handshake.connect(settings, name="bullpen:doctor", timeout=limit)
+        connection = await handshake.connect(settings, name="bullpen:doctor", timeout=limit, limits=limits)
         try:
             async with asyncio.timeout_at(ends):
                 reachable, seen = await _observe(connection, settings.prefix, queue, clock)

@@ -21,6 +21,7 @@ from bullpen import errors
 from bullpen.queue.lua import Script
 from bullpen.redis import failures, handshake
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
+from bullpen.redis.limits import ReplyLimits
 from bullpen.redis.settings import ConfiguredEndpoints, Endpoints, RedisSettings
 from bullpen.redis.wire import Connection, Reply, pack_command
 
@@ -60,9 +61,9 @@ StateCallback = Callable[[LinkState, str], None]
 """Told the new state and, for people, the reason. Must not block or raise."""
 
 
-def reconnect_pause(attempt: int, random: Callable[[], float]) -> float:
+def reconnect_pause(attempt: int, random: Callable[[], float], longest: float = LONGEST_PAUSE_SECONDS) -> float:
     """Give the seconds before the next attempt after `attempt` failed ones: full jitter under a doubling bound."""
-    bound: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(attempt, 16))
+    bound: float = min(longest, FIRST_PAUSE_SECONDS * 2 ** min(attempt, 16))
     return bound * (0.1 + 0.9 * random())
 
 
@@ -70,7 +71,8 @@ class Link:
     """One connection to Redis, made again when it is lost; see the module. Belongs to one event loop.
 
     `timeout` (seconds; absent: the settings') is for connecting and for each answer. `blocking` is for a link whose
-    commands block: the connection then has no reply timeout of its own, only that of each `block`.
+    commands block: the connection then has no reply timeout of its own, only that of each `block`. `limits` bound every
+    reply. `longest_pause` (seconds) bounds the pauses of a patient link.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Link:
         blocking: bool = False,
         eager: bool = True,
         on_state: StateCallback | None = None,
+        limits: ReplyLimits | None = None,
+        longest_pause: float = LONGEST_PAUSE_SECONDS,
         random: Callable[[], float] = randomness.random,
     ) -> None:
         self._endpoints = ConfiguredEndpoints(endpoints) if isinstance(endpoints, RedisSettings) else endpoints
@@ -92,6 +96,8 @@ class Link:
         self._blocking = blocking
         self._eager = eager
         self._on_state = on_state
+        self._limits = limits
+        self._longest_pause = longest_pause
         self._random = random
         self._where = self._endpoints.where
         self._settings: RedisSettings | None = None
@@ -328,6 +334,7 @@ class Link:
                 eager=self._eager,
                 reply_timeout=None if self._blocking else usual,
                 timeout=usual if limit is None else limit,
+                limits=self._limits,
             )
         except (ConnectFailed, errors.ConfigurationError) as error:
             self.counts.failures += 1
@@ -359,7 +366,7 @@ class Link:
                 await self._until_lost(connection)
                 if loop.time() - since >= _SETTLED_SECONDS:
                     attempt = 0
-            await asyncio.sleep(reconnect_pause(attempt, self._random))
+            await asyncio.sleep(reconnect_pause(attempt, self._random, self._longest_pause))
             attempt += 1
 
     async def _until_lost(self, connection: Connection) -> None:

@@ -14,7 +14,7 @@ from bullpen import errors
 from bullpen.redis.failures import ReplyTooLarge
 from bullpen.redis.wire import Connection
 
-_LONGEST_LINE: Final = 65_536
+_LONGEST_LINE: Final = 8_192
 _SCALARS: Final = re.compile(rb"(?:[:+][^\r\n]*\r\n)+")
 _LINE: Final = re.compile(rb"[-*$:+][^\r\n]*\r\n")
 _LENGTH: Final = re.compile(rb"-1|0|[1-9][0-9]{0,18}")

@@ -163,10 +163,13 @@ class Kube:
         path = kind.path(namespace, name, "scale")
         return await self._call("PATCH", path, query=query, body=scale, content_type=_APPLY)
 
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object:
+        """Change an object by a merge patch: None removes a field. Raises `KubeError`."""
+        return await self._call("PATCH", kind.path(namespace, name), body=patch, content_type=_MERGE_PATCH)
+
     async def annotate(self, kind: Kind, namespace: str, name: str, annotations: dict[str, str | None]) -> Object:
         """Set annotations, and remove those that are None. Raises `KubeError`."""
-        body = {"metadata": {"annotations": annotations}}
-        return await self._call("PATCH", kind.path(namespace, name), body=body, content_type=_MERGE_PATCH)
+        return await self.merge(kind, namespace, name, {"metadata": {"annotations": annotations}})
 
     async def patch_json(self, kind: Kind, namespace: str, name: str, operations: Sequence[Object]) -> Object:
         """Change an object by JSON Patch; an operation `test` makes it conditional (`Invalid`). Raises `KubeError`."""

@@ -67,7 +67,10 @@ class ApiServer:
         self._authority = Authority(folder, "kubernetes")
         self.authority = self._authority.certificate
         """The certificate that signed the server's, a PEM file."""
-        self._serving = self._authority.issue("kube-apiserver", hosts=("127.0.0.1", "localhost", "10.96.0.1"))
+        self.serving = self._authority.issue("kube-apiserver", hosts=("127.0.0.1", "localhost", "10.96.0.1"))
+        """What the server shows its clients; a proxy in front of it shows the same."""
+        self.front_proxy = self._authority.issue("front-proxy")
+        """Who logs in with this speaks for the user that the headers X-Remote-User and X-Remote-Group name."""
         self._tokens = self._authority.issue("service-accounts")
         self.admin = self.login("admin", "system:masters")
         (folder / "audit.yaml").write_text(json.dumps(AUDIT_POLICY))
@@ -175,11 +178,13 @@ class ApiServer:
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
             "--bind-address=127.0.0.1",
             f"--secure-port={self.port}",
-            f"--tls-cert-file={self._serving.certificate}",
-            f"--tls-private-key-file={self._serving.key}",
+            f"--tls-cert-file={self.serving.certificate}",
+            f"--tls-private-key-file={self.serving.key}",
             f"--client-ca-file={self.authority}",
             f"--requestheader-client-ca-file={self.authority}",
-            "--requestheader-allowed-names=nobody",
+            "--requestheader-allowed-names=front-proxy",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
             "--service-cluster-ip-range=10.96.0.0/16",
             "--endpoint-reconciler-type=none",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -244,19 +249,22 @@ def start(folder: Path, *, controllers: bool = False, attempts: int = 3) -> Iter
     Raises `binaries.Missing` where its programs are neither there nor can be built.
     """
     programs = binaries.ensure(*SERVER, *(CONTROLLERS if controllers else ()))
-    for attempt in range(1, attempts + 1):
-        room = folder / str(attempt)
-        room.mkdir(parents=True)
-        server = ApiServer(room, programs, controllers=controllers)
-        try:
-            server.start()
-        except NotStarted:  # somebody else may have taken one of the ports
-            server.close()
-            if attempt == attempts:
-                raise
-            continue
-        break
+    server = _started(folder, programs, controllers=controllers, attempts=attempts)
     try:
         yield server
     finally:
         server.close()
+
+
+def _started(folder: Path, programs: dict[str, Path], *, controllers: bool, attempts: int) -> ApiServer:
+    room = folder / str(attempts)
+    room.mkdir(parents=True)
+    server = ApiServer(room, programs, controllers=controllers)
+    try:
+        server.start()
+    except BaseException as failure:
+        server.close()
+        if isinstance(failure, NotStarted) and attempts > 1:  # somebody else may have taken one of the ports
+            return _started(folder, programs, controllers=controllers, attempts=attempts - 1)
+        raise
+    return server

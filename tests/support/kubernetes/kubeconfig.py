@@ -17,11 +17,13 @@ class Token:
 
 def write(path: Path, *, server: str, authority: Path, user: str, credentials: Pair | Token) -> Path:
     """Write a kubeconfig with one context, readable by its owner alone."""
-    match credentials:
-        case Token(value):
-            who = {"token": value}
-        case Pair(certificate, key):
-            who = {"client-certificate-data": _base64(certificate), "client-key-data": _base64(key)}
+    if isinstance(credentials, Token):
+        who = {"token": credentials.value}
+    else:
+        who = {
+            "client-certificate-data": _base64(credentials.certificate),
+            "client-key-data": _base64(credentials.key),
+        }
     content = {
         "apiVersion": "v1",
         "kind": "Config",

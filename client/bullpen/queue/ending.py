@@ -87,7 +87,7 @@ class _RemoveSettings(QueueOperation[None]):
 
     def commands(self) -> Sequence[Call]:
         keys = self.keys
-        ours = (keys.policy, keys.owner, keys.owned, keys.workers, keys.retiring, keys.cancelled)
+        ours = (keys.policy, keys.owner, keys.owned, keys.workers, keys.retiring, keys.cancelled, keys.scaling)
         return (Command(("DEL", keys.repeat, keys.limiter, keys.delayed, *ours)),)
 
     def read(self, replies: Sequence[Reply]) -> None:

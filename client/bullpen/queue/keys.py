@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from bullpen.errors import ConfigurationError
 
-Ours = Literal["policy", "owner", "owned", "workers", "retiring", "cancelled"]
+Ours = Literal["policy", "owner", "owned", "workers", "retiring", "cancelled", "scaling"]
 """What may stand behind ``bullpen:`` in a key: never a name of BullMQ's own, its tools would take it for theirs."""
 
 OURS: tuple[Ours, ...] = get_args(Ours)
@@ -51,6 +51,7 @@ class QueueKeys:
     workers: str = field(init=False, repr=False, compare=False)
     retiring: str = field(init=False, repr=False, compare=False)
     cancelled: str = field(init=False, repr=False, compare=False)
+    scaling: str = field(init=False, repr=False, compare=False)
     nudge: str = field(init=False, repr=False, compare=False)
     """The pub/sub channel by which workers are told to read `policy`, `retiring` and `cancelled` anew. Not a key."""
 

@@ -16,6 +16,7 @@ class Settle:
     woken_ms: float
     changed_ms: float
     count: int
+    longest_ms: float = LONGEST_MS
 
     @classmethod
     def begin(cls, count: int, now_ms: float) -> Self:
@@ -27,9 +28,14 @@ class Settle:
         return self if count == self.count else replace(self, count=count, changed_ms=now_ms)
 
     @property
+    def still_at_ms(self) -> float:
+        """When the count has stood still for long enough if it does not move any more."""
+        return self.changed_ms + STILL_MS
+
+    @property
     def decide_at_ms(self) -> float:
         """When to decide if the count does not move any more."""
-        return min(self.changed_ms + STILL_MS, self.woken_ms + LONGEST_MS)
+        return min(self.still_at_ms, self.woken_ms + self.longest_ms)
 
     def is_over(self, now_ms: float) -> bool:
         """Say whether it is time to decide."""

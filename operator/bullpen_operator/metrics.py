@@ -1,7 +1,7 @@
 """What the operator counts and shows, under the names that dashboards and alert rules rely on.
 
 `Metrics` belongs to the operator's event loop; every method is a few dictionary writes, and nothing here waits. Series
-of a queue are facts put by key, so that a JobQueue that goes takes all its series along (`Metrics.drop`). Their text is
+of a queue are facts put by key, so that a JobQueue that goes takes all its series along (`Metrics.forget`). Their text is
 kept until a fact changes: with thousands of quiet queues a scrape is a join of strings, and holds the scaler up for
 a few milliseconds. Queue series are shown by the leader alone, so that a sum over replicas counts nothing twice.
 
@@ -33,8 +33,10 @@ queue_dead_letter_jobs              gauge                          jobs in the q
 Of the operator itself:
 
 ==================================  =========  ==================  =====================================================
-reconcile_total                     counter    result              reconciliations: ``changed`` (something was written),
-                                                                   ``unchanged``, ``failed`` (it will be tried again)
+reconcile_total                     counter    result              reconciliations: ``ok`` (all was as it should be),
+                                                                   ``changed`` (something was written), ``refused`` (the
+                                                                   spec is wrong), ``retry`` (something was away, it is
+                                                                   tried again), ``failed`` (an error of ours)
 reconcile_duration_seconds          histogram                      how long one took
 workqueue_depth                     gauge                          objects that wait to be reconciled
 redis_up                            gauge      redis               1 while this Redis answers
@@ -45,7 +47,7 @@ build_info                          gauge      version             always 1
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -55,6 +57,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from bullpen import _version
 from bullpen.queue.observation import Reading
 from bullpen.scaling import Reason
+from bullpen_operator.sinks import Meter
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `Metrics.render` gives: Prometheus' text format."""
@@ -64,7 +67,9 @@ STATES: Final = ("waiting", "prioritized", "delayed", "active", "completed", "fa
 list that BullMQ before version 6 keeps while a queue is paused."""
 
 Direction = Literal["up", "down"]
-Result = Literal["changed", "unchanged", "failed"]
+
+RESULTS: Final = ("ok", "changed", "refused", "retry", "failed")
+"""Values of the label ``result``."""
 
 WAKE_BOUNDS_SECONDS: Final = (0.01, 0.03, 0.06, 0.1, 0.25, 0.5, 1.0, 5.0)
 """Upper bounds of ``queue_wake_seconds``: around what the operator promises, and far beyond."""
@@ -85,17 +90,14 @@ class Named(Protocol):
         """Its name."""
 
 
-class Metrics:
+class Metrics(Meter):
     """All metrics of one operator process, written as Prometheus reads them.
 
-    `leading` and `depth` are set by whoever knows them. `process` False leaves the figures of the process (memory, CPU,
-    file descriptors) out.
+    `process` False leaves the figures of the process (memory, CPU, file descriptors) out.
     """
 
-    def __init__(self, *, depth: Callable[[], int] = lambda: 0, process: bool = True) -> None:
-        self.leading = False
-        self.depth = depth
-        """Gives the number of objects that wait to be reconciled."""
+    def __init__(self, *, process: bool = True) -> None:
+        self._leads = False
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         if process:
@@ -104,7 +106,7 @@ class Metrics:
         self._reconciled = Counter(
             "bullpen_reconcile", "Reconciliations, by what came of them.", ("result",), registry=registry
         )
-        for result in ("changed", "unchanged", "failed"):
+        for result in RESULTS:
             self._reconciled.labels(result)
         self._reconcile_seconds = Histogram(
             "bullpen_reconcile_duration_seconds",
@@ -113,7 +115,6 @@ class Metrics:
             registry=registry,
         )
         self._depth = Gauge("bullpen_workqueue_depth", "Objects that wait to be reconciled.", registry=registry)
-        self._depth.set_function(lambda: float(self.depth()))
         self._redis_up = Gauge("bullpen_redis_up", "1 while this Redis answers.", ("redis",), registry=registry)
         self._redis_polls = Histogram(
             "bullpen_redis_poll_duration_seconds",
@@ -124,7 +125,6 @@ class Metrics:
         )
         self._polled: set[str] = set()
         self._leader = Gauge("bullpen_leader", "1 in the replica that leads.", registry=registry)
-        self._leader.set_function(lambda: 1.0 if self.leading else 0.0)
         build = Gauge("bullpen_build_info", "Always 1; the version is a label.", ("version",), registry=registry)
         build.labels(_version.__version__).set(1)
 
@@ -165,16 +165,25 @@ class Metrics:
         """Count a quiet queue's waking: `seconds` from its first job to the change of its workers' number."""
         self._of(key, queue).woke(max(0.0, seconds))
 
-    def drop(self, key: Named) -> None:
-        """Forget a JobQueue: none of its series is shown again. Unknown ones are none of ours."""
+    def forget(self, key: Named) -> None:
+        """Drop a JobQueue that is gone: none of its series is shown again. Unknown ones are none of ours."""
         self._queues.pop((key.namespace, key.name), None)
 
     # Of the operator.
 
-    def reconciled(self, result: Result, seconds: float) -> None:
-        """Count a reconciliation and how long it took."""
+    def reconciled(self, result: str, seconds: float) -> None:
+        """Count a reconciliation, by one of `RESULTS`, and how long it took."""
         self._reconciled.labels(result).inc()
         self._reconcile_seconds.observe(seconds)
+
+    def queue_depth(self, waiting: int) -> None:
+        """Show how many objects wait to be reconciled."""
+        self._depth.set(waiting)
+
+    def leading(self, *, leads: bool) -> None:
+        """Show whether this operator leads; only then are the queues shown."""
+        self._leads = leads
+        self._leader.set(1 if leads else 0)
 
     def redis_up(self, redis: str, up: bool) -> None:  # noqa: FBT001 - the metric's own word
         """Show whether a Redis answers. `redis` is a label that stays the same as long as the connection does."""
@@ -195,7 +204,7 @@ class Metrics:
     def render(self) -> bytes:
         """Write all metrics of now in Prometheus' text format (`CONTENT_TYPE`)."""
         operator = prometheus_client.generate_latest(self._registry)
-        return operator + "".join(self._queue_lines()).encode() if self.leading else operator
+        return operator + "".join(self._queue_lines()).encode() if self._leads else operator
 
     def _of(self, key: Named, queue: str) -> "_Queue":
         place = (key.namespace, key.name)

@@ -41,7 +41,7 @@ READING = Reading(
 def shown() -> Metrics:
     """The metrics of a leader."""
     found = Metrics(process=False)
-    found.leading = True
+    found.leading(leads=True)
     return found
 
 
@@ -145,8 +145,8 @@ def test_a_jobqueue_takes_all_its_series_along(shown):
     fill(shown)
     other = EMAILS._replace(name="reports")
     shown.counted(other, "reports", READING)
-    shown.drop(EMAILS)
-    shown.drop(EMAILS)
+    shown.forget(EMAILS)
+    shown.forget(EMAILS)
     assert b"emails" not in shown.render()
     assert b'jobqueue="reports"' in shown.render()
 
@@ -159,13 +159,13 @@ def test_a_jobqueue_made_anew_for_another_queue_shows_nothing_of_the_one_before(
 
 def test_only_the_leader_shows_queues(shown):
     fill(shown)
-    shown.leading = False
+    shown.leading(leads=False)
     assert b"bullpen_queue_" not in shown.render()
     assert series(shown)["bullpen_leader"] == {(): 0}
 
 
 def test_the_operator_shows_itself(shown):
-    shown.depth = lambda: 3
+    shown.queue_depth(3)
     shown.reconciled("changed", 0.02)
     shown.redis_up("shared", True)
     shown.redis_up("other", False)

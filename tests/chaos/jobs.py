@@ -12,7 +12,7 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from bullpen import Context, Handlers, SyncContext
+from bullpen import Context, Handlers, RateLimited, SyncContext
 
 handlers = Handlers("chaos")
 
@@ -33,6 +33,15 @@ async def sleep(ctx: Context, seconds: float) -> str:
     await asyncio.sleep(seconds)
     note("end", ctx.job.id)
     return "slept"
+
+
+@handlers.handler("limit")
+async def limit(ctx: Context, seconds: int) -> str:
+    """Meet somebody else's limit at the first start."""
+    note("limit" if ctx.fence == 1 else "start", ctx.job.id)
+    if ctx.fence == 1:
+        raise RateLimited(f"{seconds}s")
+    return "through"
 
 
 @handlers.handler("hold_gil")

@@ -112,3 +112,23 @@ def test_an_idle_worker_sends_less_than_a_command_a_second(lab):
                     sent.append(command["command"].split()[0])
     beyond = [name for name in sent if name != "BZPOPMIN"]
     assert len(beyond) < 30, beyond
+
+
+@pytest.mark.parametrize("workers", [1, 2], ids=["two children of one worker", "two workers"])
+def test_a_limit_that_one_handler_met_holds_all_workers(lab, workers):
+    """The queue has no rate limit of its own, so BullMQ's scripts look at the limit only where they are asked to."""
+    limit_s = 3
+    for _ in range(workers):
+        lab.work(concurrency=2 // workers, processes=2 // workers).ready()
+    met = lab.client.enqueue(jobs.limit.job(limit_s))
+    eventually_sync(lambda: lab.ids("limit"))
+    [(_, met_at)] = lab.notes()["limit"]
+    eventually_sync(lambda: 0 < lab.redis.pttl(KEYS.limiter) < (limit_s - 0.5) * 1000, every=0.005)
+    others = [lab.client.enqueue(jobs.sleep.job(0)) for _ in range(6)]
+    late = lab.work(concurrency=1)  # one that comes in the middle of it obeys from its first fetch on
+    for handle in (met, *others):
+        handle.result(timeout="20s")
+    starts = [at for _, at in lab.notes()["start"]]
+    assert len(starts) == 7
+    assert min(starts) >= met_at + limit_s - 0.05
+    late.ready()

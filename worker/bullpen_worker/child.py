@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Final, cast
@@ -128,6 +129,7 @@ class Worker:
         self._witness = Witness(channel, self._catalogue.names, log, alone=begin.solo is not None)
         self._policy = policies.BUILT_IN
         self._held = False
+        self._limited_until = 0.0
         self._slots = begin.concurrency
         self._engine: Engine | None = None
         self._facilities: Facilities | None = None
@@ -160,6 +162,8 @@ class Worker:
             )
             if self._held:
                 engine.hold()
+            if (left := self._limited_until - time.monotonic()) > 0:
+                engine.limited(int(left * 1000) + 1)
             beside = [
                 asyncio.create_task(work)
                 for work in (self._obey_for_ever(), self._report_for_ever(), self._end_overdue())
@@ -211,6 +215,8 @@ class Worker:
                 self._slots = slots
             case control.Hold() | control.Release():
                 self._held = isinstance(message, control.Hold)
+            case control.Limited(delay_ms):
+                self._limited_until = time.monotonic() + delay_ms / 1000
             case control.Overdue(overdue):
                 for ticket in overdue:
                     self._overdue.put_nowait(ticket)
@@ -261,6 +267,8 @@ def _steer(engine: Engine, facilities: Facilities, message: Message) -> None:
             engine.hold()
         case control.Release():
             engine.release()
+        case control.Limited(delay_ms):
+            engine.limited(delay_ms)
         case control.Stop(grace_ms):
             engine.stop(grace_ms)
         case control.Lost(slot, generation):

@@ -78,6 +78,13 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    """Start nothing of the queue for so long: a handler somewhere met somebody's limit."""
+
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Concurrency:
     """Use so many slots; 0 is possible."""
 
@@ -153,15 +160,15 @@ class Fatal:
     error: str
 
 
-Order: TypeAlias = Begin | Policy | Stop | Hold | Release | Concurrency | Lost | Cancel | Overdue
+Order: TypeAlias = Begin | Policy | Stop | Hold | Release | Limited | Concurrency | Lost | Cancel | Overdue
 Report: TypeAlias = Ready | Metrics | Suspect | Settled | Broken | Fatal
 Message: TypeAlias = Order | Report
 
 _KINDS: Final[dict[str, type[Message]]] = {
     kind.__name__.lower(): kind
     for kind in (
-        Begin, Policy, Stop, Hold, Release, Concurrency, Lost, Cancel, Overdue, Ready, Metrics, Suspect, Settled, Broken,
-        Fatal,
+        Begin, Policy, Stop, Hold, Release, Limited, Concurrency, Lost, Cancel, Overdue, Ready, Metrics, Suspect, Settled,
+        Broken, Fatal,
     )
 }  # fmt: skip
 

@@ -50,6 +50,9 @@ class CustodyHooks(Protocol):
     def retire(self, *, retiring: bool) -> None:
         """Take no new jobs; or take some again."""
 
+    def limited(self, delay_ms: int) -> None:
+        """Start nothing of the queue for so long. Said again while it holds, and before `policy`."""
+
     def policy(self, rev: str, doc: str) -> None:
         """The queue has this policy; both are empty when it has none."""
 
@@ -241,6 +244,9 @@ class _Told:
 
     def retire(self, *, retiring: bool) -> None:
         self._hooks.retire(retiring=retiring)
+
+    def limited(self, delay_ms: int) -> None:
+        self._hooks.limited(delay_ms)
 
     def policy(self, rev: str, doc: str) -> None:
         self._custody.learn(doc)

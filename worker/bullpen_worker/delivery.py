@@ -25,6 +25,7 @@ MOST_REFUSALS: Final = 5
 """How often an ack is sent that Redis refuses for a reason that will not pass; then the job is left to recovery."""
 
 _LONGEST_PAUSE_S: Final = 2.0
+_HEAR_S: Final = 0.1  # a nudge, a beat, and a word from supervisor to child
 _CHILDREN: Final = {
     acks.PENDING_CHILDREN: Failure("RuntimeError", "the handler returned while children of its job have not ended", ""),
     acks.FAILED_CHILDREN: Failure("RuntimeError", "children of the job have failed", ""),
@@ -65,6 +66,7 @@ class Delivery:
         floor, sender, run = self._floor, self._sender, self._run
         if isinstance(self._ending, outcomes.RateLimited):
             floor.limited(self._ending.delay_ms)  # before Redis knows: the job's return wakes our own fetcher
+            self._ending = await self._announce(self._ending.delay_ms)
         while True:
             if sender.lock_lost or isinstance(self._ending, outcomes.LockLost):
                 self._ending = outcomes.LockLost()
@@ -93,6 +95,16 @@ class Delivery:
             break
         floor.ended(run, self._ending, run_ms)
         return found
+
+    async def _announce(self, delay_ms: int) -> outcomes.RateLimited:
+        """Let all workers know of a limit before its job is there to be taken; give what is left of it then."""
+        connection = self._sender.line.connection
+        if connection is not None:
+            with contextlib.suppress(ConnectionLost):
+                await connection.call_many(*self._floor.pack.announce_limit(max(delay_ms, 1)))
+                await asyncio.sleep(_HEAR_S)
+                delay_ms -= int(_HEAR_S * 1000)
+        return outcomes.RateLimited(max(delay_ms, 1))
 
     async def failed(self, error: ConnectionLost | ReplyError, connection: Connection) -> None:
         """Do what helps before the ack is sent again, and wait a while; give the job up when nothing does."""

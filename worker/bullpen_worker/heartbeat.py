@@ -74,18 +74,19 @@ class Cancellation:
 class Told:
     """The answer to a beat. `retire_ms` is how much longer the order to retire holds, None where there is none.
 
-    `policy` is the document of the policy when it is another than the one known (empty: there is none any more).
+    `limited_ms` is for how long nothing of the queue is to start because a handler met somebody's limit, 0 for no such. `policy` is the document of the policy when it is another than the one known (empty: there is none any more).
     """
 
     rev: str
     policy: str | None
     retire_ms: int | None
     cancelled: tuple[Cancellation, ...]
+    limited_ms: int = 0
 
     @classmethod
     def read(cls, reply: object, known_rev: str) -> "Told":
         """Read the script's reply. What others wrote and cannot be read counts as not there."""
-        now_ms, order, raw_rev, doc, flat = cast("tuple[int, bytes, bytes, bytes, list[bytes]]", reply)
+        now_ms, order, raw_rev, doc, flat, limited_ms = cast("tuple[int, bytes, bytes, bytes, list[bytes], int]", reply)
         rev = raw_rev.decode(errors="replace")
         pairs = zip(flat[::2], flat[1::2], strict=True)
         return cls(
@@ -93,6 +94,7 @@ class Told:
             policy=None if rev == known_rev else doc.decode(errors="replace"),
             retire_ms=_lease(order, now_ms),
             cancelled=tuple(Cancellation(job_id, _reason(entry)) for job_id, entry in pairs),
+            limited_ms=limited_ms,
         )
 
 
@@ -124,12 +126,12 @@ class Beat:
             _pack(self.lost),
             _pack(self.obeyed),
         ]
-        return [keys.workers, keys.retiring, keys.cancelled, keys.policy], args
+        return [keys.workers, keys.retiring, keys.cancelled, keys.policy, keys.limiter], args
 
 
 def script() -> Script:
     """Our script behind a beat."""
-    return lua.ours("beat-4")
+    return lua.ours("beat-5")
 
 
 def _pack(ids: Iterable[bytes]) -> bytes:

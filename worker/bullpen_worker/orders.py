@@ -53,6 +53,9 @@ class OrderHooks(Protocol):
     def cancel(self, run: Run, reason: str) -> None:
         """End this attempt as cancelled."""
 
+    def limited(self, delay_ms: int) -> None:
+        """Start nothing of the queue for so long: told at every beat meanwhile, before `policy` when both are news."""
+
     def beat_failed(self, error: Exception) -> None:
         """Redis did not take a beat; the next follows."""
 
@@ -166,6 +169,8 @@ class Orders:
         return Told.read(reply, beat.known_rev)
 
     def _obey(self, told: Told, runs: Sequence[Run]) -> None:
+        if told.limited_ms > 0:
+            self._hooks.limited(told.limited_ms)
         if told.policy is not None or self._beats == 1:
             self._rev = told.rev
             self._hooks.policy(told.rev, told.policy or "")

@@ -90,6 +90,7 @@ class Supervisor:
         self._broken_in_a_row = 0
         self._started: set[int] = set()
         self._holds = False
+        self._limited_until = 0.0
         self._stopped = asyncio.Event()
         self._kill_at: float | None = None
         self._custody = Custody(config.redis, self._keys, name=self.name, hooks=self, entry=self._entry)
@@ -295,6 +296,8 @@ class Supervisor:
             raise
         self._children.append(child)
         self._custody.watch(child.table)
+        if (left := self._limited_until - time.monotonic()) > 0:
+            child.send(control.Limited(int(left * 1000) + 1))
         if self._policy is not None:
             child.send(self._policy)
         if self._holds and solo is None:
@@ -453,6 +456,12 @@ class Supervisor:
         for child in self._children:
             if child.solo is None:
                 child.send(control.Hold() if retiring else control.Release())
+
+    def limited(self, delay_ms: int) -> None:
+        """Have all children start nothing for so long, those too that are still to come."""
+        self._limited_until = time.monotonic() + delay_ms / 1000
+        for child in self._children:
+            child.send(control.Limited(delay_ms))
 
     def policy(self, rev: str, doc: str) -> None:
         """Pass the policy on, and follow its concurrency where the configuration says none."""

@@ -73,6 +73,7 @@ class Templates:
         armed_limiter: bool = False,
     ) -> None:
         self._base = keys.base.encode()
+        self._nudge = pack(b"PUBLISH", keys.nudge.encode(), b"limited")
         self._metrics_points = metrics_points
         self._fetch_map: dict[str, object] = {"lockDuration": lock_ms, "name": worker_name}
         if armed_limiter:
@@ -223,6 +224,10 @@ class Templates:
     def rate_limit(self, delay_ms: int) -> bytes:
         """Let nothing of the queue start for so long (as BullMQ's ``Queue.rateLimit``)."""
         return pack(b"SET", self.limiter_key, b"%d" % _RATE_LIMIT_VALUE, b"PX", b"%d" % delay_ms)
+
+    def announce_limit(self, delay_ms: int) -> tuple[bytes, int]:
+        """Do so, and have all workers of the queue hear of it: packed, and how many replies it brings."""
+        return self.rate_limit(delay_ms) + self._nudge, 2
 
     def progress(self, job_id: bytes, value: bytes) -> bytes:
         """Set the job's progress (JSON) and tell its listeners."""

@@ -81,6 +81,7 @@ class Worker:
         self._stopped = threading.Event()
         self._policy: asyncio.Future[QueuePolicy] | None = None
         self._held = False
+        self._limited_until = 0.0
         self._started_ms = time.time_ns() // 1_000_000
         self.name: Final = recovery.worker_name(socket.gethostname(), secrets.token_hex(6))
         """What stands in a job's ``pb`` while it runs here; BullMQ's tools show it."""
@@ -165,6 +166,8 @@ class Worker:
                 )
                 if self._held:
                     engine.hold()
+                if (left := self._limited_until - time.monotonic()) > 0:
+                    engine.limited(int(left * 1000) + 1)
                 if self._stopped.is_set():
                     engine.stop(self._grace_ms)
                 await engine.run()
@@ -222,6 +225,11 @@ class Worker:
             else:
                 self._engine.release()
 
+    def _learn_limited(self, delay_ms: int) -> None:
+        self._limited_until = time.monotonic() + delay_ms / 1000
+        if self._engine is not None:
+            self._engine.limited(delay_ms)
+
     def _learn_lost(self, run: Run) -> None:
         if self._engine is not None:
             self._engine.lock_lost(run.view.slot, run.view.generation)
@@ -246,6 +254,9 @@ class _Relay:
 
     def retire(self, *, retiring: bool) -> None:
         self._pass_on(lambda: self._worker._learn_retire(retiring=retiring))  # noqa: SLF001
+
+    def limited(self, delay_ms: int) -> None:
+        self._pass_on(lambda: self._worker._learn_limited(delay_ms))  # noqa: SLF001
 
     def policy(self, rev: str, doc: str) -> None:
         del rev

@@ -31,6 +31,8 @@ class Told:
 
     def retire(self, *, retiring): ...
 
+    def limited(self, delay_ms): ...
+
     def policy(self, rev, doc):
         self.threads.add(threading.get_ident())
         self.policies.append((rev, doc))

@@ -26,6 +26,10 @@ class Obeyed:
         self.policies = []
         self.cancelled = []
         self.errors = []
+        self.limits = []
+
+    def limited(self, delay_ms):
+        self.limits.append(delay_ms)
 
     def retire(self, *, retiring):
         self.retired.append(retiring)
@@ -75,6 +79,18 @@ async def test_a_beat_says_who_works(orders, client, queue):
     assert 0 < await client.pttl(queue.keys.workers) <= 3_600_000
     await orders.goodbye()
     assert await client.exists(queue.keys.workers) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "is_limit"), [("9007199254740991", True), ("9007199254740993", True), ("4", False), (None, False)]
+)
+async def test_a_limit_that_a_handler_met_is_told_and_counted_starts_are_not(
+    orders, client, queue, obeyed, value, is_limit
+):
+    if value is not None:
+        await client.set(queue.keys.limiter, value, px=60_000)
+    await orders.beat()
+    assert [0 < delay_ms <= 60_000 for delay_ms in obeyed.limits] == [True] * is_limit
 
 
 async def test_entries_of_workers_that_are_no_more_are_removed(orders, client, queue):

@@ -1,12 +1,13 @@
 --[[
   A worker says that it lives and learns what it is told, in one call.
-    KEYS  workers, retiring, cancelled, policy
+    KEYS  workers, retiring, cancelled, policy, limiter
     ARGV  1 the queue's base with the colon · 2 the worker's name · 3 its entry as JSON, without the `at` that is set
           here by the server's clock · 4 how long `workers` lives after the last beat in ms · 5 after how many ms without
           a beat an entry is removed, or "0" to look at none · 6 the rev of the policy that it knows · 7 the ids that it runs, msgpack ·
           8 the ids whose locks it lost lately, msgpack · 9 the ids whose cancellations it has obeyed, msgpack
     Returns {now in ms, order to retire or "", rev of the policy or "", its doc when the rev is another or "",
-             {id, entry, id, entry…} of what it runs and is to cancel}
+             {id, entry, id, entry…} of what it runs and is to cancel,
+             for how many ms more a handler, or Node's `rateLimit`, wants nothing of the queue to start: 0 for no such limit}
 ]]
 local rcall = redis.call
 local base, name = ARGV[1], ARGV[2]
@@ -77,4 +78,9 @@ local rev, doc = rcall("HGET", KEYS[4], "rev") or "", ""
 if rev ~= ARGV[6] then
   doc = rcall("HGET", KEYS[4], "doc") or ""
 end
-return {now, rcall("HGET", KEYS[2], name) or "", rev, doc, cancelled}
+-- The key counts starts where the queue has a rate limit; the greatest whole number of JavaScript says "start nothing".
+local limited = 0
+if tonumber(rcall("GET", KEYS[5]) or 0) >= 9007199254740991 then
+  limited = math.max(rcall("PTTL", KEYS[5]), 0)
+end
+return {now, rcall("HGET", KEYS[2], name) or "", rev, doc, cancelled, limited}

@@ -120,7 +120,7 @@ def _container(jobqueue: Object, spec: JobQueueSpec, worker: Worker) -> Object:
             # The worker is known in Redis by its pod's name: so the scaler tells which pod to retire.
             {"name": "BULLPEN_WORKER_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
-        "ports": [{"name": "metrics", "containerPort": PROBE_PORT, "protocol": "TCP"}],
+        "ports": [{"name": "http", "containerPort": PROBE_PORT, "protocol": "TCP"}],
         "volumeMounts": [
             {"name": "binding", "mountPath": f"{BINDING_ROOT}/{name}", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own, an emptyDir
@@ -145,7 +145,7 @@ def _container(jobqueue: Object, spec: JobQueueSpec, worker: Worker) -> Object:
 
 def _probe(path: str, *, period: int, failures: int) -> Object:
     return {
-        "httpGet": {"path": path, "port": "metrics"},
+        "httpGet": {"path": path, "port": "http"},
         "periodSeconds": period,
         "failureThreshold": failures,
         "timeoutSeconds": 5,

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "worker": Entry("bullpen_cli.worker:worker", "Run the jobs of a queue."),
     "enqueue": Entry("bullpen_cli.enqueue:enqueue", "Add a job to a queue; wait for its result if asked."),
     "check": Entry("bullpen_cli.check:check", "Check JobQueues and Redis connections in YAML files."),
+    "crd": Entry("bullpen_cli.crd:crd", "Write the CustomResourceDefinitions for Kubernetes."),
     "doctor": Entry("bullpen_cli.doctor:doctor", "Look at a Redis: can Bullpen rely on it, and what to change."),
 }
 

@@ -15,7 +15,7 @@ from bullpen import cron, durations
 from bullpen.api import files, schemas
 from bullpen.api.files import Document, FileSet, Object
 from bullpen.api.findings import Finding, Path, Severity, did_you_mean, dotted, of_value, shown
-from bullpen.api.v1alpha1 import ClusterRedisConnection, JobQueue, RedisConnection
+from bullpen.api.v1alpha1 import ClusterRedisConnection, JobQueue, JobQueueSpec, RedisConnection
 
 __all__ = ["Finding", "Report", "Severity", "check", "check_files"]
 
@@ -108,7 +108,8 @@ def _later(queue: JobQueue) -> Iterator[Located]:
 
 def _scaling(queue: JobQueue) -> Iterator[Located]:
     spec = queue.spec
-    if "replicas" in spec.model_fields_set and spec.scaling_mode != "Manual":
+    # an object from a cluster always has `replicas`: the API server fills its default in
+    if spec.replicas != JobQueueSpec.model_fields["replicas"].default and spec.scaling_mode != "Manual":
         yield _warning(("spec", "replicas"), f"is read in mode Manual only; the mode is {spec.scaling_mode}")
     if spec.worker is not None and spec.termination_grace_period < spec.longest_timeout:
         at = ("spec", "worker", "terminationGracePeriod")

@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from bullpen.api.findings import Finding, Path, did_you_mean, dotted, of_value, shown
-from bullpen.api.v1alpha1.base import RULE_ERROR, Allowed, Violation
+from bullpen.api.v1alpha1.base import RULE_ERROR, Allowed
+from bullpen.api.v1alpha1.rules import Violation
 
 KEY_MARK = "[key]"
 """How pydantic marks, at the end of a location, that a mapping's key is meant."""

@@ -151,14 +151,14 @@ BAD = [
     (
         "priorities:\n  levels: {high: 1, low: 5}\n  default: normal # <-",
         "spec.priorities.default",
-        'found "normal": must name one of the levels: high, low',
+        'found "normal": must name one of `levels`: high, low',
     ),
     ("scaling:\n  minReplicas: 1", "spec.scaling.maxReplicas", "is required in mode Auto"),
     ("scaling: {maxReplicas: 0}", "spec.scaling.maxReplicas", "must be at least 1 in mode Auto"),
     (
         "scaling:\n  minReplicas: 3 # <-\n  maxReplicas: 2",
         "spec.scaling.minReplicas",
-        "found 3: must not be above maxReplicas (2)",
+        "found 3: must not be above `maxReplicas` (2)",
     ),
     (
         "scaling:\n  maxReplicas: 2\n  wait: 30s # <-\n  jobsPerReplica: 5",
@@ -168,7 +168,7 @@ BAD = [
     (
         'scaling:\n  maxReplicas: 2\n  windows:\n    - {name: a, schedule: "0 8 * * *", duration: 1h, minReplicas: 3} # <-',
         "spec.scaling.windows[0].minReplicas",
-        "must not be above maxReplicas (2)",
+        "must not be above `maxReplicas` (2)",
     ),
     (
         "worker: {image: a, handlers: [a]}\nworkerPoolRef: {name: small} # <-",
@@ -188,7 +188,7 @@ BAD = [
     (
         "worker: {image: a, handlers: [a], strategy: {maxSurge: 0}}",
         "spec.worker.strategy.maxSurge",
-        "both zero: a rollout could never move",
+        "so is `maxUnavailable`: a rollout could never move",
     ),
     (
         "worker: {image: a, handlers: [a], env: [{name: A, value: x, valueFrom: {}}]}",

@@ -3,7 +3,7 @@
 The single source of what these objects may say: the CRDs, the operator, the local mode, clients and workers follow it.
 """
 
-from bullpen.api.v1alpha1.base import Model, Violation
+from bullpen.api.v1alpha1.base import Model
 from bullpen.api.v1alpha1.connections import (
     Auth,
     ClusterRedisConnection,
@@ -28,6 +28,7 @@ from bullpen.api.v1alpha1.execution import (
 )
 from bullpen.api.v1alpha1.jobqueue import DEFAULT_PREFIX, Alerts, Deletion, JobQueue, JobQueueSpec, RedisReference
 from bullpen.api.v1alpha1.meta import API_VERSION, Condition, JobQueueMetadata, KeyReference, Metadata
+from bullpen.api.v1alpha1.rules import Violation
 from bullpen.api.v1alpha1.scaling import Behavior, Mode, Scaling, ScalingPolicy, ScalingRules, Window
 from bullpen.api.v1alpha1.schedules import Schedule
 from bullpen.api.v1alpha1.status import JobCounts, JobQueueStatus, QueueStatus, ScalingStatus

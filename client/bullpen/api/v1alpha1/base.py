@@ -2,9 +2,10 @@
 
 A CRD is generated from these models, so they stay within what a structural schema can say: no unions but
 int-or-string, no defaults inside list items, every string, list and map bounded, patterns that RE2 and Rust's regex
-read alike. What spans several fields is a `Violation`, whose text can stand as the message of a CEL rule.
+read alike. What spans several fields is a rule (`bullpen.api.v1alpha1.rules`), in Python and in CEL.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,13 +30,25 @@ from pydantic.types import Strict
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from bullpen import durations
+from bullpen.api.v1alpha1.rules import Violation, rules_of
 
 RULE_ERROR = "bullpen_rule"
 """The type of the pydantic error that carries broken `Violation`s, under `violations` in its context."""
 
 _LONGEST = timedelta(hours=99_999)
 _ZERO = timedelta()
-_DURATION_SCHEMA: JsonSchemaValue = {"type": "string", "pattern": durations.PATTERN, "maxLength": 32}
+_DURATION_SCHEMA: JsonSchemaValue = {
+    "type": "string",
+    "pattern": durations.PATTERN,
+    "maxLength": 32,
+    "x-kubernetes-validations": [{"rule": "duration(self) <= duration('99999h')", "message": "is longer than 99999h"}],
+}
+_POSITIVE_SCHEMA: JsonSchemaValue = _DURATION_SCHEMA | {
+    "x-kubernetes-validations": [
+        *_DURATION_SCHEMA["x-kubernetes-validations"],
+        {"rule": "duration(self) > duration('0s')", "message": "must not be zero"},
+    ]
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +56,6 @@ class Allowed:
     """Goes into `Annotated`: what a value may be, in words for the person whose value was refused."""
 
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A rule across fields that does not hold.
-
-    `at` is the path, in YAML's names, from the model that states the rule to the field to look at; `found` is that
-    field's value where it helps to see it.
-    """
-
-    at: tuple[str | int, ...]
-    message: str
-    found: JsonValue = None
 
 
 class Model(BaseModel):
@@ -76,7 +76,23 @@ class Model(BaseModel):
 
     def violations(self) -> Iterator[Violation]:
         """Give the rules across fields that do not hold; the fields are each valid by themselves."""
-        return iter(())
+        for stated in rules_of(type(self)):
+            if not stated.is_transition:
+                yield from stated.breaches(self)
+
+    def refused_changes(self, old: Self) -> Iterator[Violation]:
+        """Give the rules that the change from `old` to this breaks; the API server asks, a file has no past."""
+        for stated in rules_of(type(self)):
+            if stated.is_transition:
+                yield from stated.breaches(self, old)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Give the schema with the model's rules in CEL, as the API server wants them."""
+        given = handler(core)
+        if rules := [stated.as_validation() for stated in rules_of(cls)]:
+            handler.resolve_ref_schema(given)["x-kubernetes-validations"] = rules
+        return given
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
@@ -127,7 +143,7 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(_positive_duration),
     PlainSerializer(_duration_text, return_type=str, when_used="json"),
-    WithJsonSchema(_DURATION_SCHEMA),
+    WithJsonSchema(_POSITIVE_SCHEMA),
     Allowed('a duration above zero, such as "500ms", "30s", "5m" or "1h30m"'),
 ]
 """A length of time above zero, up to 99,999 hours, in whole milliseconds."""
@@ -169,23 +185,23 @@ def ratio(percent: str) -> float:
 def _count_or_percent(value: object) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10_000:
         return value
-    if (
-        isinstance(value, str)
-        and value.endswith("%")
-        and value[:-1].isdecimal()
-        and value.isascii()
-        and len(value) <= 4
-    ):
-        share = int(value[:-1])
-        if share <= 100:
-            return f"{share}%"
+    if isinstance(value, str) and re.fullmatch(PERCENT_PATTERN.strip("^$"), value):
+        return value
     raise PydanticCustomError("count_or_percent", "is neither a number of pods nor a percentage")
 
 
 CountOrPercent = Annotated[
     int | str,
     BeforeValidator(_count_or_percent),
-    WithJsonSchema({"x-kubernetes-int-or-string": True}),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "maximum": 10_000,
+            "pattern": PERCENT_PATTERN,
+            "maxLength": 4,
+        }
+    ),
     Allowed('a number of pods from 0 to 10000, or a percentage such as "25%"'),
 ]
 """A number of pods, or a share of them, as a Deployment's strategy takes it."""
@@ -302,7 +318,7 @@ NamedItems = Annotated[tuple[T, ...], Strict(strict=False), ByName()]
 Passthrough = Annotated[
     dict[str, JsonValue],
     Field(max_length=256),
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema({"type": "object", "maxProperties": 256, "x-kubernetes-preserve-unknown-fields": True}),
     Allowed("a mapping"),
 ]
 """A Kubernetes object or JSON that is somebody else's to judge: taken as it is."""

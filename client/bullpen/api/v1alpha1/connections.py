@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, WithJsonSchema
 
-from bullpen.api.v1alpha1.base import Allowed, Items, Model, ObjectName, Violation
+from bullpen.api.v1alpha1.base import Allowed, Items, Model, ObjectName
 from bullpen.api.v1alpha1.jobqueue import DEFAULT_PREFIX
 from bullpen.api.v1alpha1.meta import (
     API_VERSION,
@@ -16,12 +16,28 @@ from bullpen.api.v1alpha1.meta import (
     Metadata,
     condition,
 )
+from bullpen.api.v1alpha1.rules import Breach, rule
 
 NAMESPACE_PLACEHOLDER = "{namespace}"
 
+_ENDPOINT_PATTERN = r"^rediss?://[!-\"$-.0-9:-=A-~]+(/[0-9]{1,5})?$"  # ASCII but for space, @, /, ? and #
+
 Endpoint = Annotated[
     str,
-    StringConstraints(pattern=r"^rediss?://[^@/?#\s]+(/[0-9]{1,5})?$", max_length=512),
+    StringConstraints(pattern=_ENDPOINT_PATTERN, max_length=512),
+    # CEL in place of a pattern: the API server shows what does not fit a pattern, and here that may be a password
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": 512,
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.matches(r'{_ENDPOINT_PATTERN}')",
+                    "message": "is redis://host:port/db or rediss://host:port/db, without user and password (those go to `auth`)",
+                }
+            ],
+        }
+    ),
     Allowed(
         "redis://host:port/db or rediss://host:port/db, without user and password (those go to `auth`), such as "
         '"rediss://redis.infra.svc:6379/0"'
@@ -53,10 +69,9 @@ class UsernameSource(Model):
         default=None, description="Key of a Secret that holds the name. Either this or `value`."
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """One of the two."""
-        if (self.value is None) == (self.secret_key_ref is None):
-            yield Violation((), "needs exactly one of `value` and `secretKeyRef`")
+    @rule("has(self.value) != has(self.secretKeyRef)", "needs exactly one of `value` and `secretKeyRef`")
+    def _has_one_source(self) -> bool:
+        return (self.value is None) != (self.secret_key_ref is None)
 
 
 class PasswordSource(Model):
@@ -82,10 +97,12 @@ class CertificateAuthority(Model):
         default=None, description="Key of a ConfigMap with PEM certificates. Either this or `secretKeyRef`."
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """One of the two."""
-        if (self.secret_key_ref is None) == (self.config_map_key_ref is None):
-            yield Violation((), "needs exactly one of `secretKeyRef` and `configMapKeyRef`")
+    @rule(
+        "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+        "needs exactly one of `secretKeyRef` and `configMapKeyRef`",
+    )
+    def _has_one_source(self) -> bool:
+        return (self.secret_key_ref is None) != (self.config_map_key_ref is None)
 
 
 class ClientCertificate(Model):
@@ -149,23 +166,63 @@ class RedisConnectionSpec(Model):
     )
     limits: ConnectionLimits = Field(default_factory=ConnectionLimits, description="What the server can bear.")
 
-    def violations(self) -> Iterator[Violation]:
-        """Topology, endpoints and TLS go together."""
-        if self.topology == "Sentinel" and self.sentinel is None:
-            yield Violation(("sentinel",), "is required with topology Sentinel")
-        if self.topology != "Sentinel" and self.sentinel is not None:
-            yield Violation(("sentinel",), f"goes with topology Sentinel, not {self.topology}")
+    @rule(
+        "self.topology != 'Sentinel' || has(self.sentinel)",
+        "is required with topology Sentinel",
+        at="sentinel",
+        reason="Required",
+    )
+    def _has_its_sentinel(self) -> bool:
+        return self.topology != "Sentinel" or self.sentinel is not None
+
+    @rule(
+        "self.topology == 'Sentinel' || !has(self.sentinel)",
+        "goes with topology Sentinel alone",
+        at="sentinel",
+        reason="Forbidden",
+    )
+    def _has_no_sentinel_to_ignore(self) -> bool:
+        return self.topology == "Sentinel" or self.sentinel is None
+
+    @rule(
+        "self.topology != 'Standalone' || size(self.endpoints) <= 1",
+        "topology Standalone has one endpoint",
+        at="endpoints",
+    )
+    def _is_one_server_when_alone(self) -> Iterator[Breach]:
         if self.topology == "Standalone" and len(self.endpoints) > 1:
-            yield Violation(("endpoints", 1), "topology Standalone has one endpoint")
-        plain = [index for index, endpoint in enumerate(self.endpoints) if endpoint.startswith("redis://")]
+            yield Breach(("endpoints", 1))
+
+    @rule(
+        "self.endpoints.all(e, e.startsWith('redis://')) || self.endpoints.all(e, e.startsWith('rediss://'))",
+        "all endpoints begin with redis://, or all with rediss://",
+        at="endpoints",
+    )
+    def _is_secured_throughout(self) -> Iterator[Breach]:
+        plain = self._plain_endpoints()
         if plain and len(plain) < len(self.endpoints):
-            yield Violation(("endpoints", plain[0]), "all endpoints begin with redis://, or all with rediss://")
-        elif plain and self.tls is not None:
-            yield Violation(("tls",), "needs endpoints that begin with rediss://")
-        if self.topology == "Cluster":
-            for index, endpoint in enumerate(self.endpoints):
-                if endpoint.count("/") > 2 and not endpoint.endswith("/0"):
-                    yield Violation(("endpoints", index), "Redis Cluster has database 0 only")
+            yield Breach(("endpoints", plain[0]))
+
+    @rule(
+        "!has(self.tls) || self.endpoints.exists(e, e.startsWith('rediss://'))",
+        "needs endpoints that begin with rediss://",
+        at="tls",
+    )
+    def _has_endpoints_for_its_tls(self) -> bool:
+        return self.tls is None or len(self._plain_endpoints()) < len(self.endpoints)
+
+    @rule(
+        "self.topology != 'Cluster' || self.endpoints.all(e, e.matches('^rediss?://[^/]+(/0)?$'))",
+        "Redis Cluster has database 0 only",
+        at="endpoints",
+    )
+    def _has_no_databases_as_a_cluster(self) -> Iterator[Breach]:
+        for index, endpoint in enumerate(self.endpoints):
+            if self.topology == "Cluster" and endpoint.count("/") > 2 and not endpoint.endswith("/0"):
+                yield Breach(("endpoints", index))
+
+    def _plain_endpoints(self) -> list[int]:
+        return [index for index, endpoint in enumerate(self.endpoints) if endpoint.startswith("redis://")]
 
 
 class ClusterRedisConnectionSpec(RedisConnectionSpec):

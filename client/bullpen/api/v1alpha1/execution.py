@@ -15,9 +15,9 @@ from bullpen.api.v1alpha1.base import (
     JobName,
     Model,
     Percent,
-    Violation,
     ratio,
 )
+from bullpen.api.v1alpha1.rules import Breach, rule
 
 HIGHEST_PRIORITY_NUMBER = 2_097_151
 """BullMQ's bound: a priority has 21 bits. The smaller the number, the sooner the job."""
@@ -72,14 +72,15 @@ class Backoff(Model):
         "together.",
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """The bound is not below what it bounds."""
+    @rule(
+        "!(self.type in ['Exponential', 'Linear']) || !has(self.maxDelay)"
+        " || duration(self.maxDelay) >= duration(self.delay)",
+        "must not be shorter than `delay`",
+        at="maxDelay",
+    )
+    def _bounds_the_delay(self) -> Iterator[Breach]:
         if self.max_delay is not None and self.max_delay < self.delay and self.type in {"Exponential", "Linear"}:
-            yield Violation(
-                ("maxDelay",),
-                "must not be shorter than `delay`",
-                durations.format_ms(durations.parse_ms(self.max_delay)),
-            )
+            yield Breach(("maxDelay",), durations.format_ms(durations.parse_ms(self.max_delay)))
 
     @property
     def longest(self) -> timedelta:
@@ -165,11 +166,10 @@ class Priorities(Model):
         "under the default level, First leaves them first.",
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """The default is one of the levels."""
+    @rule("self.default in self.levels", "must name one of `levels`", at="default")
+    def _defaults_to_a_level(self) -> Iterator[Breach]:
         if self.default not in self.levels:
-            names = ", ".join(self.levels)
-            yield Violation(("default",), f"must name one of the levels: {names}", self.default)
+            yield Breach(("default",), self.default, hint=f": {', '.join(self.levels)}")
 
     @property
     def default_number(self) -> int:

@@ -16,7 +16,6 @@ from bullpen.api.v1alpha1.base import (
     Percent,
     QueueName,
     Replicas,
-    Violation,
     ratio,
 )
 from bullpen.api.v1alpha1.execution import (
@@ -29,6 +28,7 @@ from bullpen.api.v1alpha1.execution import (
     UnknownHandler,
 )
 from bullpen.api.v1alpha1.meta import API_VERSION, JobQueueMetadata
+from bullpen.api.v1alpha1.rules import Breach, rule, transition
 from bullpen.api.v1alpha1.scaling import Mode, Scaling
 from bullpen.api.v1alpha1.schedules import Schedule
 from bullpen.api.v1alpha1.status import JobQueueStatus
@@ -155,8 +155,12 @@ class JobQueueSpec(Model):
         default_factory=Deletion, description="What becomes of the queue in Redis when the JobQueue is deleted."
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """One kind of workers; a job's retry fits the queue's."""
+    @rule(
+        "[has(self.worker), has(self.scaleTargetRef), has(self.workerPoolRef)].filter(given, given).size() <= 1",
+        "take at most one of worker, scaleTargetRef, workerPoolRef",
+        reason="Forbidden",
+    )
+    def _has_one_kind_of_workers(self) -> Iterator[Breach]:
         workers = {
             "worker": self.worker,
             "scaleTargetRef": self.scale_target_ref,
@@ -164,7 +168,19 @@ class JobQueueSpec(Model):
         }
         given = [name for name, value in workers.items() if value is not None]
         if len(given) > 1:
-            yield Violation((given[1],), f"stands beside `{given[0]}`: take at most one of {', '.join(workers)}")
+            yield Breach((given[1],), detail=f"stands beside `{given[0]}`: ")
+
+    @rule(
+        # own(delay), own(maxDelay), own(type) with the queue's in place of what is absent
+        "!has(self.jobs) || self.jobs.all(j, !has(j.retry) || !has(j.retry.backoff)"
+        " || !((has(j.retry.backoff.type) ? j.retry.backoff.type : self.retry.backoff.type) in ['Exponential', 'Linear'])"
+        " || !(has(j.retry.backoff.maxDelay) || has(self.retry.backoff.maxDelay))"
+        " || duration(has(j.retry.backoff.maxDelay) ? j.retry.backoff.maxDelay : self.retry.backoff.maxDelay)"
+        " >= duration(has(j.retry.backoff.delay) ? j.retry.backoff.delay : self.retry.backoff.delay))",
+        "`maxDelay` must not be shorter than `delay` (what is absent in `jobs[].retry.backoff` is `spec.retry.backoff`'s)",
+        at="jobs",
+    )
+    def _has_jobs_whose_backoff_fits(self) -> Iterator[Breach]:
         for index, job in enumerate(self.jobs):
             own = job.retry.backoff if job.retry else None
             if own is None:
@@ -174,10 +190,7 @@ class JobQueueSpec(Model):
             kind = own.type or self.retry.backoff.type
             if kind in {"Exponential", "Linear"} and max_delay is not None and max_delay < delay:
                 at = "maxDelay" if own.max_delay is not None else "delay"
-                yield Violation(
-                    ("jobs", index, "retry", "backoff", at),
-                    "`maxDelay` must not be shorter than `delay` (what is absent here is `spec.retry.backoff`'s)",
-                )
+                yield Breach(("jobs", index, "retry", "backoff", at))
 
     def job_policy(self, job_name: str) -> JobPolicy | None:
         """Give what jobs of this name have of their own, if anything."""
@@ -231,15 +244,25 @@ class JobQueue(Model):
     spec: JobQueueSpec = Field(default_factory=JobQueueSpec, description="What the queue is to be.")
     status: JobQueueStatus | None = Field(default=None, description="What the operator reports; nobody else writes it.")
 
-    def violations(self) -> Iterator[Violation]:
-        """A queue is not its own dead-letter queue."""
+    @rule(
+        "!has(self.spec) || !has(self.spec.deadLetter) || self.spec.deadLetter.jobQueueRef.name != self.metadata.name",
+        "a queue cannot be its own dead-letter queue",
+        at="spec.deadLetter.jobQueueRef.name",
+    )
+    def _is_not_its_own_dead_letter_queue(self) -> Iterator[Breach]:
         dead = self.spec.dead_letter
         if dead is not None and dead.job_queue_ref.name == self.metadata.name:
-            yield Violation(
-                ("spec", "deadLetter", "jobQueueRef", "name"),
-                "a queue cannot be its own dead-letter queue",
-                self.metadata.name,
-            )
+            yield Breach(("spec", "deadLetter", "jobQueueRef", "name"), self.metadata.name)
+
+    @transition(
+        "(has(self.spec) && has(self.spec.queueName) ? self.spec.queueName : self.metadata.name)"
+        " == (has(oldSelf.spec) && has(oldSelf.spec.queueName) ? oldSelf.spec.queueName : oldSelf.metadata.name)",
+        "is immutable: make another JobQueue for another queue",
+        at="spec.queueName",
+        reason="Forbidden",
+    )
+    def _keeps_its_queue(self, old: "JobQueue") -> bool:
+        return self.queue_name == old.queue_name
 
     @property
     def name(self) -> str:

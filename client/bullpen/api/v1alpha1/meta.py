@@ -16,8 +16,8 @@ from bullpen.api.v1alpha1.base import (
     Model,
     ObjectName,
     Passthrough,
-    Violation,
 )
+from bullpen.api.v1alpha1.rules import Breach, rule
 
 API_VERSION: Final = "bullpen.dev/v1alpha1"
 
@@ -111,12 +111,24 @@ class LabelSelectorRequirement(Model):
         default=None, description="Values for In and NotIn; none for Exists and DoesNotExist."
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """In and NotIn need values, the others take none."""
-        if self.operator in {"In", "NotIn"} and not self.values:
-            yield Violation(("values",), f"operator {self.operator} needs at least one value")
+    @rule(
+        "!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)",
+        "an operator In or NotIn needs at least one value",
+        at="values",
+        reason="Required",
+    )
+    def _has_values_to_compare(self) -> bool:
+        return self.operator not in {"In", "NotIn"} or bool(self.values)
+
+    @rule(
+        "!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || size(self.values) == 0",
+        "an operator Exists or DoesNotExist takes no values",
+        at="values",
+        reason="Forbidden",
+    )
+    def _has_no_values_to_ignore(self) -> Iterator[Breach]:
         if self.operator in {"Exists", "DoesNotExist"} and self.values:
-            yield Violation(("values",), f"operator {self.operator} takes no values", list(self.values))
+            yield Breach(("values",), list(self.values))
 
 
 class LabelSelector(Model):

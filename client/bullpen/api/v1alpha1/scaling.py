@@ -16,8 +16,8 @@ from bullpen.api.v1alpha1.base import (
     NamedItems,
     Replicas,
     TimeZone,
-    Violation,
 )
+from bullpen.api.v1alpha1.rules import Breach, rule
 
 Mode = Literal["Auto", "Hold", "Manual"]
 
@@ -119,22 +119,48 @@ class Scaling(Model):
         default=(), max_length=64, description="Times in which more replicas are kept ready."
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """Auto has a maximum, the bounds are in order, one measure of demand."""
-        if self.mode == "Auto" and self.max_replicas is None:
-            yield Violation(("maxReplicas",), "is required in mode Auto")
-        if self.jobs_per_replica is not None and self.wait is not None:
-            yield Violation(("wait",), "stands beside `jobsPerReplica`: take one of the two")
-        if self.max_replicas is None:
-            return
+    @rule(
+        "self.mode != 'Auto' || has(self.maxReplicas)",
+        "is required in mode Auto",
+        at="maxReplicas",
+        reason="Required",
+    )
+    def _has_a_maximum(self) -> bool:
+        return self.mode != "Auto" or self.max_replicas is not None
+
+    @rule(
+        "self.mode != 'Auto' || !has(self.maxReplicas) || self.maxReplicas > 0",
+        "must be at least 1 in mode Auto",
+        at="maxReplicas",
+    )
+    def _allows_a_replica(self) -> Iterator[Breach]:
         if self.mode == "Auto" and self.max_replicas == 0:
-            yield Violation(("maxReplicas",), "must be at least 1 in mode Auto", 0)
-        if self.min_replicas > self.max_replicas:
-            yield Violation(("minReplicas",), f"must not be above maxReplicas ({self.max_replicas})", self.min_replicas)
+            yield Breach(("maxReplicas",), 0)
+
+    @rule(
+        "!has(self.jobsPerReplica) || !has(self.wait)",
+        "stands beside `jobsPerReplica`: take one of the two",
+        at="wait",
+        reason="Forbidden",
+    )
+    def _measures_demand_one_way(self) -> bool:
+        return self.jobs_per_replica is None or self.wait is None
+
+    @rule(
+        "!has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+        "must not be above `maxReplicas`",
+        at="minReplicas",
+    )
+    def _keeps_its_bounds_in_order(self) -> Iterator[Breach]:
+        if self.max_replicas is not None and self.min_replicas > self.max_replicas:
+            yield Breach(("minReplicas",), self.min_replicas, hint=f" ({self.max_replicas})")
+
+    @rule(
+        "!has(self.maxReplicas) || !has(self.windows) || self.windows.all(w, w.minReplicas <= self.maxReplicas)",
+        "a window's `minReplicas` must not be above `maxReplicas`",
+        at="windows",
+    )
+    def _keeps_its_windows_in_order(self) -> Iterator[Breach]:
         for index, window in enumerate(self.windows):
-            if window.min_replicas > self.max_replicas:
-                yield Violation(
-                    ("windows", index, "minReplicas"),
-                    f"must not be above maxReplicas ({self.max_replicas})",
-                    window.min_replicas,
-                )
+            if self.max_replicas is not None and window.min_replicas > self.max_replicas:
+                yield Breach(("windows", index, "minReplicas"), window.min_replicas, hint=f" ({self.max_replicas})")

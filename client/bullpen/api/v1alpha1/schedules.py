@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from bullpen.api.v1alpha1.base import Cron, Duration, ItemName, JobName, Model, Passthrough, TimeZone, Violation
+from bullpen.api.v1alpha1.base import Cron, Duration, ItemName, JobName, Model, Passthrough, TimeZone
+from bullpen.api.v1alpha1.rules import Breach, rule
 
 
 class Schedule(Model):
@@ -32,14 +33,28 @@ class Schedule(Model):
         description="How late a job that was missed may still be enqueued; absent: however late, once.",
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """One of `cron` and `every`; a time zone belongs to `cron`."""
-        if self.cron is not None and self.every is not None:
-            yield Violation(("every",), "stands beside `cron`: take one of the two")
-        if self.cron is None and self.every is None:
-            yield Violation((), "needs `cron` or `every`")
+    @rule(
+        "!has(self.cron) || !has(self.every)",
+        "stands beside `cron`: take one of the two",
+        at="every",
+        reason="Forbidden",
+    )
+    def _comes_one_way(self) -> bool:
+        return self.cron is None or self.every is None
+
+    @rule("has(self.cron) || has(self.every)", "needs `cron` or `every`", reason="Required")
+    def _comes_at_all(self) -> bool:
+        return self.cron is not None or self.every is not None
+
+    @rule(
+        "!has(self.timeZone) || has(self.cron)",
+        "belongs to `cron`; an interval has no time zone",
+        at="timeZone",
+        reason="Forbidden",
+    )
+    def _has_a_zone_for_its_cron(self) -> Iterator[Breach]:
         if self.time_zone is not None and self.cron is None:
-            yield Violation(("timeZone",), "belongs to `cron`; an interval has no time zone", self.time_zone)
+            yield Breach(("timeZone",), self.time_zone)
 
     @property
     def zone(self) -> str:

@@ -1,6 +1,5 @@
 """Who works on a queue: workers of ours, somebody else's Deployment, a pool."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -16,8 +15,8 @@ from bullpen.api.v1alpha1.base import (
     ObjectName,
     ObjectNameOrEmpty,
     Passthrough,
-    Violation,
 )
+from bullpen.api.v1alpha1.rules import rule
 
 GRACE_AFTER_TIMEOUT = timedelta(seconds=30)
 """What a worker has, beyond the longest timeout, to finish on SIGTERM."""
@@ -45,10 +44,14 @@ class EnvVar(Model):
         description="Where its value comes from: secretKeyRef, configMapKeyRef, fieldRef, resourceFieldRef.",
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """A value, or where it comes from."""
-        if self.value and self.value_from is not None:
-            yield Violation(("valueFrom",), "stands beside `value`: take one of the two")
+    @rule(
+        "!has(self.value) || self.value == '' || !has(self.valueFrom)",
+        "stands beside `value`: take one of the two",
+        at="valueFrom",
+        reason="Forbidden",
+    )
+    def _has_one_source(self) -> bool:
+        return not self.value or self.value_from is None
 
 
 class Strategy(Model):
@@ -61,16 +64,19 @@ class Strategy(Model):
         default=0, description="Pods that may be missing during a rollout: a number or a percentage."
     )
 
-    def violations(self) -> Iterator[Violation]:
-        """A rollout must be able to move."""
-        if self.max_surge in {0, "0%"} and self.max_unavailable in {0, "0%"}:
-            yield Violation(("maxSurge",), "and `maxUnavailable` are both zero: a rollout could never move")
+    @rule(
+        "!(self.maxSurge in [dyn(0), dyn('0%')] && self.maxUnavailable in [dyn(0), dyn('0%')])",
+        "is zero, and so is `maxUnavailable`: a rollout could never move",
+        at="maxSurge",
+    )
+    def _lets_a_rollout_move(self) -> bool:
+        return not (self.max_surge in {0, "0%"} and self.max_unavailable in {0, "0%"})
 
 
 class Worker(Model):
     """Workers that Bullpen runs: a Deployment in the cluster, processes on a laptop."""
 
-    image: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^\S+$")] = Field(
+    image: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[!-~]+$")] = Field(
         description="Container image with the handlers and Bullpen in it. A local run uses this Python instead."
     )
     handlers: Items[HandlerPath] = Field(

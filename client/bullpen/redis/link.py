@@ -111,6 +111,8 @@ class Link:
         self.state = LinkState.IDLE
         self.reason = ""
         """Why the link is in this state, for people."""
+        self.failure: ConnectFailed | errors.ConfigurationError | None = None
+        """What the latest attempt to connect failed with; None where it did not."""
         self.counts = LinkCounts()
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -145,6 +147,11 @@ class Link:
     def where(self) -> str:
         """The address last connected to, or to be connected to; without credentials."""
         return self._where
+
+    @property
+    def settings(self) -> RedisSettings | None:
+        """The settings last connected with, or tried; None before the first attempt."""
+        return self._settings
 
     @property
     def connection(self) -> Connection | None:
@@ -338,6 +345,7 @@ class Link:
             )
         except (ConnectFailed, errors.ConfigurationError) as error:
             self.counts.failures += 1
+            self.failure = error
             self._set(LinkState.DOWN, str(error))
             raise
         self._stamp = stamp
@@ -346,6 +354,7 @@ class Link:
         connection.on_lost = self._lost
         self._connection = connection
         self.counts.connects += 1
+        self.failure = None
         self._set(LinkState.READY, f"connected to Redis at {settings.where}")
         if connection.lost is not None:  # as soon as it was there
             self._lost(connection.lost)

@@ -7,6 +7,7 @@ again at every connect, so that rotated credentials are taken up without a resta
 import os
 import re
 import ssl
+import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -44,6 +45,10 @@ class TlsSettings(BaseModel):
     key: Path | None = None
     server_name: str | None = None
     """The name that the server's certificate must carry; absent: the host connected to."""
+    ca_pem: str | None = None
+    """The authorities as PEM, for who has them in memory; in place of `ca`."""
+    certificate_pem: SecretStr | None = None
+    """The client's certificate and its key as PEM, in place of `certificate` and `key`."""
 
     @model_validator(mode="after")
     def _key_needs_certificate(self) -> Self:
@@ -55,12 +60,14 @@ class TlsSettings(BaseModel):
     def context(self) -> ssl.SSLContext:
         """Read the files. Raises `ConfigurationError` naming the file that cannot be used."""
         try:
-            context = ssl.create_default_context(cafile=self.ca)
-        except (OSError, ssl.SSLError) as error:
-            msg = f"the TLS authorities in {self.ca} cannot be read: {error}"
+            context = ssl.create_default_context(cafile=self.ca, cadata=self.ca_pem)
+        except (OSError, ValueError) as error:  # ssl's own errors are of OSError, but for text that is not ASCII
+            msg = f"the TLS authorities in {self.ca or 'memory'} cannot be read: {_of_ssl(error)}"
             raise errors.ConfigurationError(msg) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.certificate is not None:
+        if self.certificate_pem is not None:
+            _load_pem(context, self.certificate_pem.get_secret_value())
+        elif self.certificate is not None:
             try:
                 # An encrypted key would ask at the terminal; an empty password fails instead.
                 context.load_cert_chain(self.certificate, self.key, password="")
@@ -259,6 +266,22 @@ class ConfiguredEndpoints:
         except OSError:
             return None
         return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _load_pem(context: ssl.SSLContext, pem: str) -> None:
+    """Have the context show a certificate that is in memory: ssl reads files only, so it gets one that nobody else sees."""
+    with tempfile.NamedTemporaryFile(prefix="bullpen-tls-") as held:  # mode 0600; gone when it is closed
+        held.write(pem.encode())
+        held.flush()
+        try:
+            context.load_cert_chain(held.name, password="")
+        except (OSError, ssl.SSLError):  # its text says nothing that helps, and the PEM is secret
+            msg = "the TLS client certificate cannot be used with its key"
+            raise errors.ConfigurationError(msg) from None
+
+
+def _of_ssl(error: Exception) -> str:
+    return error.reason or "no certificates" if isinstance(error, ssl.SSLError) else str(error)
 
 
 def _read(path: Path, *, named: str) -> str:

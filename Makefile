@@ -65,9 +65,13 @@ prove: setup ## the long runs: rolled workers, kills, freezes; about twenty minu
 build: setup ## the wheel and the sdist, into dist/
 	@rm -rf dist && $(BIN)/python -m hatchling build
 
-lock: ## resolve requirements/dev.txt anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--all-extras --group dev --quiet --output-file requirements/dev.txt pyproject.toml
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --quiet
+
+lock: ## resolve requirements/ anew (needs uv): dev.txt, and from the same versions what the images install
+	$(LOCK) --all-extras --group dev --output-file requirements/dev.txt pyproject.toml
+	$(LOCK) --constraint requirements/dev.txt --extra operator --output-file requirements/operator.txt pyproject.toml
+	$(LOCK) --constraint requirements/dev.txt --extra cli --output-file requirements/worker.txt pyproject.toml
+	$(LOCK) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
 
 clean: ## remove what was built and installed here
 	rm -rf $(VENV) dist build .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/interop/node/node_modules

@@ -1,0 +1,172 @@
+"""What pods say: who is ready, who cannot start and why, how long a start took. Pure; reads the API server's dicts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from bullpen_operator.kube.kinds import Object
+
+HASH: Final = "pod-template-hash"
+DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+PROTECTIONS: Final = {
+    "karpenter.sh/do-not-disrupt": "true",
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+}
+"""Annotations that keep a pod from those who drain nodes."""
+
+WORKER_CONTAINER: Final = "worker"
+
+_CANNOT_START: Final = frozenset(
+    {
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "CrashLoopBackOff",
+        "RunContainerError",
+        "StartError",
+        "PostStartHookError",
+        "PreStartHookError",
+    }
+)
+"""Reasons of a container that waits which do not pass by waiting alone. `ContainerCreating`, `PodInitializing` do."""
+
+_MESSAGE_LENGTH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """One pod. Times in ms since 1970, whole seconds as Kubernetes writes them."""
+
+    name: str
+    uid: str
+    revision: str
+    """Of the pod template."""
+    created_ms: int
+    ready: bool
+    ready_ms: int | None
+    """Since when it has been ready."""
+    going: bool
+    """It is being deleted, or has ended: it counts no more."""
+    started_ms: int | None
+    """When the worker's container started; None while it does not run."""
+    restarts: int
+    trouble: str
+    """Why it cannot start, as `reason: message`; empty when nothing says so."""
+    unschedulable: str
+    """Why no node takes it."""
+    cost: str | None
+    protected: bool
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is on its way to take jobs."""
+        return not self.ready and not self.going
+
+    @property
+    def startup_ms(self) -> int | None:
+        """How long it took from its creation to readiness; None unless it has just become ready for the first time."""
+        if self.ready_ms is None or self.restarts:
+            return None
+        return max(self.ready_ms - self.created_ms, 0)
+
+    @classmethod
+    def of(cls, pod: Object) -> "PodView":
+        """Read a pod as the API server gave it."""
+        metadata, status = pod["metadata"], pod.get("status") or {}
+        annotations = metadata.get("annotations") or {}
+        ready = _condition(status, "Ready")
+        scheduled = _condition(status, "PodScheduled")
+        containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+        started = _worker_started(status.get("containerStatuses") or ())
+        is_unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+        return cls(
+            name=metadata["name"],
+            uid=metadata.get("uid", ""),
+            revision=(metadata.get("labels") or {}).get(HASH, ""),
+            created_ms=time_ms(metadata.get("creationTimestamp")) or 0,
+            ready=ready.get("status") == "True",
+            ready_ms=time_ms(ready.get("lastTransitionTime")) if ready.get("status") == "True" else None,
+            going=bool(metadata.get("deletionTimestamp")) or status.get("phase") in {"Succeeded", "Failed"},
+            started_ms=started,
+            restarts=sum(int(container.get("restartCount") or 0) for container in containers),
+            trouble=next((found for container in containers if (found := _container_trouble(container))), ""),
+            unschedulable=_text(scheduled.get("message") or "no node takes it") if is_unschedulable else "",
+            cost=annotations.get(DELETION_COST),
+            protected=all(annotations.get(name) == value for name, value in PROTECTIONS.items()),
+        )
+
+
+def cannot_start(pods: Iterable[PodView], owners: Iterable[Object] = ()) -> str:
+    """Say why new pods cannot start, as `Reason: message`; empty when they can, or nothing is known of it yet.
+
+    They cannot when the API server refuses them (quota, admission: `ReplicaFailure` of the Deployment or ReplicaSets,
+    given as `owners`), or when of the newest template none is ready and one says why. One that is ready shows that they
+    can: what ails another is that pod's own. Pods that no node takes yet are no reason: a node may be on its way, and
+    whoever brings it counts them.
+    """
+    for owner in owners:
+        failure = _condition(owner.get("status") or {}, "ReplicaFailure")
+        if failure.get("status") == "True":
+            return f"{failure.get('reason') or 'FailedCreate'}: {_text(failure.get('message') or 'pods are refused')}"
+    alive = [pod for pod in pods if not pod.going]
+    if not alive:
+        return ""
+    newest = max(alive, key=lambda pod: pod.created_ms).revision
+    newcomers = [pod for pod in alive if pod.revision == newest]
+    if any(pod.ready for pod in newcomers):
+        return ""
+    return next((pod.trouble for pod in newcomers if pod.trouble), "")
+
+
+def unschedulable(pods: Iterable[PodView]) -> str:
+    """Say how many pods no node takes, and why; empty when there are none."""
+    waiting = [pod for pod in pods if pod.unschedulable and not pod.going]
+    if not waiting:
+        return ""
+    return f"{len(waiting)} pod{'s' if len(waiting) > 1 else ''} Unschedulable: {waiting[0].unschedulable}"
+
+
+def time_ms(text: object) -> int | None:
+    """Read a time of Kubernetes; None where there is none."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1_000)
+    except ValueError:
+        return None
+
+
+def _worker_started(containers: Sequence[Mapping[str, Any]]) -> int | None:
+    named = [container for container in containers if container.get("name") == WORKER_CONTAINER]
+    for container in named or containers:
+        running = (container.get("state") or {}).get("running")
+        if running is not None:
+            return time_ms(running.get("startedAt")) or 0
+    return None
+
+
+def _container_trouble(container: Mapping[str, Any]) -> str:
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    reason = waiting.get("reason") or ""
+    if reason in _CANNOT_START:
+        last = (container.get("lastState") or {}).get("terminated") or {}
+        ended = f"; the last one ended with exit code {last['exitCode']}" if "exitCode" in last else ""
+        return f"{reason}: {_text(waiting.get('message') or 'container ' + str(container.get('name')))}{ended}"
+    return ""
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    found: list[Mapping[str, Any]] = [item for item in status.get("conditions") or () if item.get("type") == kind]
+    return found[0] if found else {}
+
+
+def _text(message: str) -> str:
+    return message if len(message) <= _MESSAGE_LENGTH else message[: _MESSAGE_LENGTH - 1] + "…"

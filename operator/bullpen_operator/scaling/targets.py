@@ -1,0 +1,104 @@
+"""What is scaled, as the cache has it: how many replicas it is set to, at which version, and whether it is rolled out.
+
+What we wrote ourselves is newer than what the informers have told of it: `Written` bridges that, so that no decision is
+taken on the number before our own last write.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bullpen_operator.cache import version_number
+from bullpen_operator.kube import kinds
+from bullpen_operator.kube.kinds import Object
+from bullpen_operator.scaling.pods import HASH, PodView
+from bullpen_operator.scaling.units import ScaleUnit, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What our last write made of a target."""
+
+    uid: str
+    version: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class TargetView:
+    """A target at one moment."""
+
+    uid: str
+    version: str
+    """The resource version that a write must carry."""
+    replicas: int
+    ready: int
+    rolling_out: bool
+
+    @classmethod
+    def of(
+        cls, obj: Object, pods: Iterable[PodView], replicasets: Iterable[Object], written: Written | None
+    ) -> "TargetView":
+        """Read a target; `pods` and `replicasets` are its own."""
+        metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+        uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
+        replicas = spec.get("replicas")
+        count = 1 if replicas is None else int(replicas)
+        if written is not None and written.uid == uid and version_number(obj) < _number(written.version):
+            version, count = written.version, written.replicas
+        return cls(
+            uid=uid,
+            version=version,
+            replicas=count,
+            ready=int(status.get("readyReplicas") or 0),
+            rolling_out=len(_revisions(pods, replicasets)) > 1,
+        )
+
+
+def refusal(unit: ScaleUnit[object], target: Target, obj: Object | None) -> str:
+    """Say why this target must not be scaled; empty when it may.
+
+    Somebody else's workload carries a label with the JobQueue's name, put there by whoever owns it: else a tenant that
+    may make JobQueues could scale what it may not touch. Our own is controlled by the JobQueue.
+    """
+    what = f"{target.kind} {target.name!r}"
+    if obj is None:
+        if target.foreign:
+            return (
+                f"{what} is not there, or does not carry the label {kinds.LABEL_SCALED_BY}={unit.key.name}: "
+                "label it to have it scaled"
+            )
+        return f"{what} is not there yet"
+    if target.foreign:
+        if kinds.labels_of(obj).get(kinds.LABEL_SCALED_BY) != unit.key.name:
+            return (
+                f"{what} does not carry the label {kinds.LABEL_SCALED_BY}={unit.key.name}: label it to have it scaled"
+            )
+        return ""
+    owners = obj["metadata"].get("ownerReferences") or ()
+    if unit.uid and not any(owner.get("uid") == unit.uid for owner in owners):
+        return f"{what} belongs to somebody else: it is left alone"
+    return ""
+
+
+def replicasets_of(obj: Object, replicasets: Iterable[Object]) -> list[Object]:
+    """Give the ReplicaSets that a Deployment controls."""
+    uid = obj["metadata"].get("uid", "")
+    return [
+        replicaset
+        for replicaset in replicasets
+        if any(owner.get("uid") == uid for owner in replicaset["metadata"].get("ownerReferences") or ())
+    ]
+
+
+def _revisions(pods: Iterable[PodView], replicasets: Iterable[Object]) -> set[str]:
+    found = {pod.revision for pod in pods if not pod.going}
+    found |= {
+        kinds.labels_of(replicaset).get(HASH, "")
+        for replicaset in replicasets
+        if (replicaset.get("spec") or {}).get("replicas")
+    }
+    return found
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0

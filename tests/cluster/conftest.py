@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bullpen.api import crd
 from tests.support import requirements
 from tests.support.kubernetes import apiserver, binaries
 from tests.support.kubernetes.api import Api
@@ -70,3 +71,11 @@ def api(api_server: ApiServer) -> Api:
 def namespace(api: Api) -> str:
     """A namespace of this test's own on the shared server."""
     return api.namespace(f"test-{os.getpid()}-{next(_numbers)}")
+
+
+@pytest.fixture(scope="session")
+def bullpen_api(api_server: ApiServer) -> Api:
+    """The shared server, with Bullpen's kinds in it."""
+    api = api_server.api()
+    api.install(crd.definitions().values())
+    return api

@@ -1,0 +1,150 @@
+{{/*
+Names. They leave room for the longest suffix within a label's 63 characters.
+*/}}
+{{- define "bullpen.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "bullpen.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "bullpen.name" .) .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "bullpen.name" .) | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "bullpen.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "bullpen.fullname" .) "default" .Values.serviceAccount.create) }}
+{{- end }}
+
+{{/* The lease as the operator names it: its class is appended (bullpen_operator.settings). */}}
+{{- define "bullpen.leaseName" -}}
+{{- include "bullpen.fullname" . }}{{ with .Values.className }}-{{ . }}{{ end }}
+{{- end }}
+
+{{/*
+Labels. Called with (dict "root" $ "component" "operator").
+*/}}
+{{- define "bullpen.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "bullpen.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "bullpen.labels" -}}
+{{ include "bullpen.selectorLabels" . }}
+app.kubernetes.io/part-of: bullpen
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Of pods: nothing that an upgrade of the chart alone would change, so that it restarts nobody. */}}
+{{- define "bullpen.podLabels" -}}
+{{ include "bullpen.selectorLabels" . }}
+app.kubernetes.io/part-of: bullpen
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* An image by digest, or by tag. Called with (dict "image" .Values.image "tag" .Chart.AppVersion). */}}
+{{- define "bullpen.image" -}}
+{{- with .image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
+{{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .tag }}{{ end }}
+{{- end }}
+
+{{- define "bullpen.operatorImage" -}}
+{{- include "bullpen.image" (dict "image" .Values.image "tag" .Chart.AppVersion) }}
+{{- end }}
+
+{{/* What restricted PodSecurity asks of each container, and more: nothing can be written but to volumes. */}}
+{{- define "bullpen.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/*
+Roles. "bullpen.grant" gives rules to a ServiceAccount: cluster-wide, or in each of the namespaces that are looked after.
+Called with (dict "root" $ "name" "kinds" "rules" rules).
+*/}}
+{{- define "bullpen.grant" -}}
+{{- $root := .root }}
+{{- $name := printf "%s-%s" (include "bullpen.fullname" $root) .name }}
+{{- $labels := include "bullpen.labels" (dict "root" $root "component" "operator") }}
+{{- if $root.Values.namespaces }}
+{{- range $namespace := $root.Values.namespaces }}
+---
+{{ include "bullpen.role" (dict "root" $root "kind" "Role" "name" $name "namespace" $namespace "labels" $labels "rules" $.rules) }}
+{{- end }}
+{{- else }}
+---
+{{ include "bullpen.role" (dict "root" $root "kind" "ClusterRole" "name" $name "labels" $labels "rules" $.rules) }}
+{{- end }}
+{{- end }}
+
+{{/* One role and its binding; "account" is the operator's unless given, "annotations" are those of hooks. */}}
+{{- define "bullpen.role" -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}
+metadata:
+  name: {{ .name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- .labels | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- . | nindent 4 }}
+  {{- end }}
+rules:
+  {{- .rules | trim | replace "\n\n" "\n" | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}Binding
+metadata:
+  name: {{ .name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- .labels | nindent 4 }}
+  {{- with .annotations }}
+  annotations:
+    {{- . | nindent 4 }}
+  {{- end }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ .kind }}
+  name: {{ .name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ .account | default (include "bullpen.serviceAccountName" .root) }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}
+
+{{/* The chart's own Redis. */}}
+{{- define "bullpen.redisName" -}}
+{{- include "bullpen.fullname" . }}-redis
+{{- end }}
+
+{{- define "bullpen.redisSecretName" -}}
+{{- .Values.redis.auth.existingSecret | default (include "bullpen.redisName" .) }}
+{{- end }}
+
+{{- define "bullpen.connectionName" -}}
+{{- .Values.redis.connection.name | default (include "bullpen.fullname" .) }}
+{{- end }}
+
+{{/* Which kind offers it: a namespaced install knows RedisConnection alone. */}}
+{{- define "bullpen.connectionKind" -}}
+{{- ternary "RedisConnection" "ClusterRedisConnection" (gt (len .Values.namespaces) 0) }}
+{{- end }}

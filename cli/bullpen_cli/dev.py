@@ -118,7 +118,8 @@ async def run(options: Options, shown: View) -> int:
     plans = read_plans(options, secrets, shown, inherited={}, prefix=OWN_PREFIX)  # mistakes first, before any server
     async with redis_for(options, shown) as (url, prefix, name):
         inherited = {**os.environ, "BULLPEN_REDIS_URL": url, "BULLPEN_PREFIX": prefix}
-        inherited.pop("BULLPEN_REDIS_URL_FILE", None)
+        for elsewhere in ("BULLPEN_REDIS_URL_FILE", "SERVICE_BINDING_ROOT"):
+            inherited.pop(elsewhere, None)
 
         def reread() -> dict[str, LocalQueue]:
             return read_plans(options, secrets, shown, inherited=inherited, prefix=prefix, quiet=True)

@@ -8,7 +8,7 @@ import typer
 
 from bullpen import durations
 from bullpen.errors import ConfigurationError
-from bullpen.redis import health
+from bullpen.redis import binding, health
 from bullpen.redis.findings import Status
 from bullpen.redis.health import HealthReport
 from bullpen.redis.settings import RedisSettings
@@ -27,7 +27,10 @@ def doctor(
     *,
     redis: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="The Redis to look at. Without it: BULLPEN_REDIS_URL and its kin."),
+        typer.Option(
+            metavar="URL",
+            help="The Redis to look at. Without it: the queue's binding, else BULLPEN_REDIS_URL and its kin.",
+        ),
     ] = None,
     queue: Annotated[
         str | None, typer.Option(metavar="NAME", help="See also that the account may touch this queue's keys.")
@@ -41,7 +44,7 @@ def doctor(
 
     Changes nothing there. Exit code 0 when nothing failed (warnings included), 1 when something did, 2 for a wrong call.
     """
-    report = asyncio.run(health.examine(_settings(redis), queue=queue, timeout=_seconds(timeout)))
+    report = asyncio.run(health.examine(_settings(redis, queue), queue=queue, timeout=_seconds(timeout)))
     if output is Output.TABLE:
         _print_table(report)
     else:
@@ -49,9 +52,10 @@ def doctor(
     raise typer.Exit(0 if report.healthy else 1)
 
 
-def _settings(redis: str | None) -> RedisSettings:
+def _settings(redis: str | None, queue: str | None) -> RedisSettings:
     if redis is None:
-        return RedisSettings.from_environment()
+        settings = RedisSettings.from_environment()
+        return binding.of_all(settings) if queue is None else binding.for_queue(settings, queue)
     try:
         return RedisSettings.from_environment(url=redis, origin="--redis")
     except ConfigurationError as error:

@@ -60,7 +60,11 @@ def enqueue(
     ] = None,
     redis: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where Redis is; else BULLPEN_REDIS_URL and its kin.", show_default=False),
+        typer.Option(
+            metavar="URL",
+            help="Where Redis is; else the queue's binding, else BULLPEN_REDIS_URL and its kin.",
+            show_default=False,
+        ),
     ] = None,
     prefix: Annotated[
         str | None, typer.Option(help="The prefix of the queue's keys; else BULLPEN_PREFIX, else bull.")

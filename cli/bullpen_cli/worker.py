@@ -7,6 +7,7 @@ import typer
 
 from bullpen import durations
 from bullpen.errors import ConfigurationError
+from bullpen.redis import binding
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker import logs, probes, supervisor
 from bullpen_worker.config import WorkerConfig
@@ -66,7 +67,11 @@ def worker(
     ] = None,
     redis: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where Redis is; else BULLPEN_REDIS_URL and its kin.", show_default=False),
+        typer.Option(
+            metavar="URL",
+            help="Where Redis is; else the queue's binding, else BULLPEN_REDIS_URL and its kin.",
+            show_default=False,
+        ),
     ] = None,
     prefix: Annotated[
         str | None, typer.Option(help="The prefix of the queue's keys; else BULLPEN_PREFIX, else bull.")
@@ -101,7 +106,9 @@ def worker(
     config = WorkerConfig(
         queue=queue,
         handlers=tuple(handlers),
-        redis=RedisSettings.of(RedisSettings.from_environment(url=redis, origin="--redis"), prefix=prefix),
+        redis=binding.for_queue(
+            RedisSettings.of(RedisSettings.from_environment(url=redis, origin="--redis"), prefix=prefix), queue
+        ),
         concurrency=concurrency,
         processes=processes,
         grace_ms=_grace(grace),

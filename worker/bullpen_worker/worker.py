@@ -28,6 +28,7 @@ from bullpen.handling.middleware import RunMiddleware
 from bullpen.queue import policy
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.policy import QueuePolicy
+from bullpen.redis import binding
 from bullpen_worker import recovery
 from bullpen_worker.custody import Custody, CustodyThread
 from bullpen_worker.engine import Engine
@@ -108,7 +109,8 @@ class Worker:
         loop = self._loop = asyncio.get_running_loop()
         if self._stopped.is_set():
             return
-        settings = self._client._session.settings  # noqa: SLF001 - the worker is the client's other half
+        client = self._client._session  # noqa: SLF001 - the worker is the client's other half
+        settings = binding.for_queue(client.settings, self._queue)
         keys = QueueKeys(settings.prefix, self._queue)
         first = self._policy = loop.create_future()
         ended: asyncio.Future[None] = loop.create_future()

@@ -12,6 +12,7 @@ from bullpen.durations import Duration
 from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.jobs import JobSpec, JobType
 from bullpen.options import EnqueueOptions
+from bullpen.redis import binding
 from bullpen.redis.settings import RedisSettings
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ R = TypeVar("R")
 class Client:
     """Enqueues jobs, and controls, watches and waits for them. `SyncClient` is its blocking twin.
 
-    `redis` is a URL, `RedisSettings`, or None for what the environment says (``BULLPEN_REDIS_URL`` and its kin), read at
-    first use. `timeout` bounds every call: a Redis that is away or frozen fails it within that time, with
+    `redis` is a URL, `RedisSettings`, or None for what the environment says (each queue's binding under
+    ``SERVICE_BINDING_ROOT``, else ``BULLPEN_REDIS_URL`` and its kin), read at first use. `timeout` bounds every call: a Redis that is away or frozen fails it within that time, with
     `RedisUnavailable`. `middleware` goes around every enqueue.
 
     Use it as ``async with Client() as client``, or call `close`. Raises `ConfigurationError` for a URL that cannot be used.
@@ -64,7 +65,7 @@ class Client:
     @property
     def where(self) -> str:
         """The address of Redis, for messages; without credentials. Raises `ConfigurationError`."""
-        return self._session.settings.where
+        return binding.of_all(self._session.settings).where
 
     # -- enqueue -----------------------------------------------------------------------------------------------
 
@@ -101,4 +102,4 @@ class Client:
         """Examine the Redis of this client. What is wrong with it is a finding, never an error."""
         from bullpen.redis import health  # noqa: PLC0415 - rarely asked for
 
-        return await health.examine(self._session.settings, timeout=self._session.timeout)
+        return await health.examine(binding.of_all(self._session.settings), timeout=self._session.timeout)

@@ -25,18 +25,23 @@ T = TypeVar("T")
 class Sender:
     """Knows the queues of one client, each with its policy as it was last seen."""
 
-    def __init__(self, prefix: str, middleware: Sequence[EnqueueMiddleware], mint: Callable[[], str]) -> None:
-        self.prefix = prefix
+    def __init__(
+        self, prefix: Callable[[str], str], middleware: Sequence[EnqueueMiddleware], mint: Callable[[], str]
+    ) -> None:
+        self._prefix = prefix
         self._middleware = tuple(middleware)
         self._mint = mint
         self._queues: dict[str, Enqueuer] = {}
 
     def queue(self, name: str) -> Enqueuer:
-        """Give the queue's enqueuer. Raises `ConfigurationError` for a name that BullMQ refuses."""
+        """Give the queue's enqueuer.
+
+        Raises `ConfigurationError` for a name that BullMQ refuses, or whose binding cannot be used.
+        """
         found = self._queues.get(name)
         if found is None:
             # Two threads may both make one; either does.
-            found = self._queues[name] = Enqueuer(QueueKeys(self.prefix, name))
+            found = self._queues[name] = Enqueuer(QueueKeys(self._prefix(name), name))
         return found
 
     def target(self, spec: JobSpec[T], queue: str | None) -> str:

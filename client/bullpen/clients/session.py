@@ -1,19 +1,20 @@
 """What an async client, its queues and its handles share.
 
 Model: a `Session` belongs to the event loop on which it was first used, and to the process. It does no I/O until then. It
-has one connection for all its calls, pipelined, and one more for each queue whose events are waited for
+has one connection for all its calls, pipelined (one for each binding, where there are any), and one more for each queue whose events are waited for
 (`bullpen.clients.watching`). `close` ends both and all its tasks; afterwards it may be used again, on another loop too.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from bullpen import uuid7
 from bullpen.clients.enqueueing import Enqueuer
 from bullpen.clients.handles import JobHandle
+from bullpen.clients.routing import Routes, RoutingShell
 from bullpen.clients.sending import Sender
 from bullpen.clients.shell import RedisShell, Shell, run
 from bullpen.clients.watching import Watcher
@@ -25,6 +26,7 @@ from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.adding import Refusal
 from bullpen.queue.operations.base import Operation, Steps
 from bullpen.queue.requests import Request
+from bullpen.redis.binding import Bindings
 from bullpen.redis.settings import RedisSettings
 
 R = TypeVar("R")
@@ -45,13 +47,22 @@ class Store:
         """The settings, from the environment where nobody gave any. Raises `ConfigurationError`."""
         return RedisSettings.of(None, prefix=self._prefix) if self._given is None else self._given
 
-    @property
-    def prefix(self) -> str:
-        """What the keys begin with."""
-        return self.settings.prefix
+    def routes(self) -> Routes | None:
+        """Give the settings of each queue; None where all queues have the same."""
+        settings = self.settings
+        return None if settings.bindings is None else Routes(settings, Bindings(settings.bindings))
 
-    def shell(self) -> Shell:
+    def prefixes(self, routes: Routes | None) -> Callable[[str], str]:
+        """Give what says with what a queue's keys begin."""
+        if routes is not None:
+            return routes.prefix
+        prefix = self.settings.prefix
+        return lambda _: prefix
+
+    def shell(self, routes: Routes | None) -> Shell:
         """Make a shell."""
+        if routes is not None:
+            return RoutingShell(routes, lambda settings: RedisShell(settings, timeout=self.timeout))
         return RedisShell(self.settings, timeout=self.timeout)
 
     def now_ms(self) -> int:
@@ -150,8 +161,9 @@ class Session:
             if bound.loop is loop and bound.pid == os.getpid():
                 return bound
             raise BullpenError(_BEFORE_FORK if bound.pid != os.getpid() else _OTHER_LOOP)
-        sender = Sender(self._store.prefix, self._middleware, self._mint)
-        self._bound = bound = _Bound(loop, self._store.shell(), sender)
+        routes = self._store.routes()
+        sender = Sender(self._store.prefixes(routes), self._middleware, self._mint)
+        self._bound = bound = _Bound(loop, self._store.shell(routes), sender)
         return bound
 
     async def _add(self, queue: Enqueuer, request: Request) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from bullpen.durations import Duration
 from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.jobs import JobSpec, JobType
 from bullpen.options import EnqueueOptions
+from bullpen.redis import binding
 from bullpen.redis.settings import RedisSettings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class SyncClient:
     @property
     def where(self) -> str:
         """The address of Redis, for messages; without credentials. Raises `ConfigurationError`."""
-        return self._session.settings.where
+        return binding.of_all(self._session.settings).where
 
     # -- enqueue -----------------------------------------------------------------------------------------------
 
@@ -86,6 +87,6 @@ class SyncClient:
         """Examine the Redis of this client. What is wrong with it is a finding, never an error."""
         from bullpen.redis import health  # noqa: PLC0415 - rarely asked for
 
-        examine = health.examine(self._session.settings, timeout=self._session.timeout)
+        examine = health.examine(binding.of_all(self._session.settings), timeout=self._session.timeout)
         with ThreadPoolExecutor(1) as thread:  # for there may be a loop on this one
             return thread.submit(asyncio.run, examine).result()

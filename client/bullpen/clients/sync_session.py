@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from bullpen import uuid7
 from bullpen.clients.enqueueing import Enqueuer
 from bullpen.clients.handles import SyncJobHandle
+from bullpen.clients.routing import Routes, SyncRoutingShell
 from bullpen.clients.sending import Sender
 from bullpen.clients.session import Store
 from bullpen.clients.shell import time_left
@@ -56,10 +57,12 @@ class SyncShell(Protocol):
 class SyncStore(Store):
     """Where a blocking client's jobs lie, and by which clock."""
 
-    def sync_shell(self) -> SyncShell:
+    def sync_shell(self, routes: Routes | None) -> SyncShell:
         """Make a shell."""
         from bullpen.redis.blocking import BlockingShell  # noqa: PLC0415 - redis-py takes 300 ms to import
 
+        if routes is not None:
+            return SyncRoutingShell(routes, lambda settings: BlockingShell(settings, timeout=self.timeout))
         return BlockingShell(self.settings, timeout=self.timeout)
 
 
@@ -159,9 +162,11 @@ class SyncSession:
         pid = os.getpid()
         if bound is not None and bound[0] == pid:
             return bound
-        sender = bound[2] if bound is not None else Sender(self._store.prefix, self._middleware, self._mint)
+        routes = self._store.routes()
+        prefixes = self._store.prefixes(routes)
+        sender = bound[2] if bound is not None else Sender(prefixes, self._middleware, self._mint)
         # Two threads may both make one; one of the two is used, the other holds no connection yet.
-        self._bound = bound = (pid, self._store.sync_shell(), sender)
+        self._bound = bound = (pid, self._store.sync_shell(routes), sender)
         return bound
 
     @property

@@ -21,8 +21,10 @@ from bullpen.redis import address
 S = TypeVar("S", bound="RedisSettings")
 
 DEFAULT_PREFIX: Final = "bull"
+_DEFAULT_ORIGIN: Final = "the default address"
 _PREFIX = re.compile(r"[!-~]{1,128}")
-_LARGEST_FILE = 16_384
+LARGEST_FILE: Final = 16_384
+"""The most bytes that are read of a file with a URL, or with one value of a binding."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 _TLS_VARIABLES = {
@@ -99,6 +101,10 @@ class RedisSettings(BaseModel):
     """What the keys of all queues begin with."""
     url_file: Path | None = None
     """The file that these settings were read from; read again at each connect."""
+    bindings: Path | None = None
+    """Where the bindings of queues are: ``$SERVICE_BINDING_ROOT``. Those go before these settings (`bullpen.redis.binding`)."""
+    binding: Path | None = None
+    """The folder that these settings were read from; read again at each connect."""
     origin: str = "the settings"
     """Where they come from, for messages."""
 
@@ -127,7 +133,8 @@ class RedisSettings(BaseModel):
         `REDIS_PASSWORD`, `REDIS_DB`, `REDIS_TLS`; else ``redis://127.0.0.1:6379/0``. An empty variable is not set.
         With TLS, `BULLPEN_REDIS_CA_FILE`, `BULLPEN_REDIS_CERT_FILE`, `BULLPEN_REDIS_KEY_FILE` and
         `BULLPEN_REDIS_SERVER_NAME` say what the URL does not. A `url` goes before those of the environment, and takes the
-        rest from it; messages call it `origin`.
+        rest from it; messages call it `origin`. Without one, the bindings under `SERVICE_BINDING_ROOT` go before all this,
+        each for its queue: `bullpen.redis.binding.for_queue`.
         """
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         prefix = env.get("BULLPEN_PREFIX", DEFAULT_PREFIX)
@@ -148,18 +155,23 @@ class RedisSettings(BaseModel):
             found = cls.from_url(env["REDIS_URL"], prefix=prefix, origin="REDIS_URL")
         else:
             found = cls._from_variables(env, prefix=prefix)
+        if "SERVICE_BINDING_ROOT" in env:
+            found = found.model_copy(update={"bindings": Path(env["SERVICE_BINDING_ROOT"])})
         return _with_tls_files(found, env)
 
     @classmethod
     def of(cls, redis: "str | RedisSettings | None", *, prefix: str | None = None) -> "RedisSettings":
-        """Give settings from what a client or worker was given: a URL, settings, or nothing (the environment)."""
+        """Give settings from what a client or worker was given: a URL, settings, or nothing (the environment).
+
+        A prefix that code names goes before bindings.
+        """
         if isinstance(redis, RedisSettings):
             found: RedisSettings = redis
         elif redis is None:
             found = cls.from_environment()
         else:
             found = cls.from_url(redis)
-        return found if prefix is None else found.model_copy(update={"prefix": prefix})
+        return found if prefix is None else found.model_copy(update={"prefix": prefix, "bindings": None})
 
     @property
     def where(self) -> str:
@@ -180,6 +192,8 @@ class RedisSettings(BaseModel):
         Blocks for the reading of a small file. What was set beside the file (prefix, TLS files of the environment,
         client name) stays.
         """
+        if self.binding is not None:
+            return self._of_binding(self.binding)
         if self.url_file is None:
             return self
         parts = address.parse(_read(self.url_file, named=self.origin), named=self.origin)
@@ -192,6 +206,21 @@ class RedisSettings(BaseModel):
         if "client_name" not in parts:
             kept["client_name"] = self.client_name
         return fresh.model_copy(update=kept)
+
+    @property
+    def is_default_address(self) -> bool:
+        """Whether nobody said where Redis is."""
+        return self.origin == _DEFAULT_ORIGIN
+
+    def _of_binding(self, folder: Path) -> "RedisSettings":
+        from bullpen.redis import binding  # noqa: PLC0415 - it stands on this module
+
+        found = binding.read(folder)
+        if found is None:
+            msg = f"{self.origin} is gone, or is no binding of a queue any more"
+            raise errors.ConfigurationError(msg)
+        kept = {"bindings": self.bindings, "timeout": self.timeout, "client_name": self.client_name}
+        return found.settings.model_copy(update=kept)
 
     @classmethod
     def _of(cls, parts: address.Parts, *, prefix: str, origin: str) -> Self:
@@ -222,7 +251,7 @@ class RedisSettings(BaseModel):
             raise errors.ConfigurationError(msg)
         if wish in _TRUE:
             parts["tls"] = {}
-        return cls._of(parts, prefix=prefix, origin="REDIS_HOST" if "REDIS_HOST" in env else "the default address")
+        return cls._of(parts, prefix=prefix, origin="REDIS_HOST" if "REDIS_HOST" in env else _DEFAULT_ORIGIN)
 
 
 class Endpoints(Protocol):
@@ -259,6 +288,10 @@ class ConfiguredEndpoints:
 
     def stamp(self) -> object:
         """Give the file's identity and times. A Secret mounted by Kubernetes is a link that moves on: follow it."""
+        if self._settings.binding is not None:
+            from bullpen.redis import binding  # noqa: PLC0415 - it stands on this module
+
+            return binding.stamp(self._settings.binding)
         if self._settings.url_file is None:
             return None
         try:
@@ -287,12 +320,12 @@ def _of_ssl(error: Exception) -> str:
 def _read(path: Path, *, named: str) -> str:
     try:
         with path.open("rb") as opened:
-            content = opened.read(_LARGEST_FILE + 1)
+            content = opened.read(LARGEST_FILE + 1)
     except OSError as error:
         msg = f"{named}: the file cannot be read: {error.strerror}"
         raise errors.ConfigurationError(msg) from error
-    if len(content) > _LARGEST_FILE:
-        msg = f"{named}: the file is larger than {_LARGEST_FILE} bytes; it must hold one Redis URL"
+    if len(content) > LARGEST_FILE:
+        msg = f"{named}: the file is larger than {LARGEST_FILE} bytes; it must hold one Redis URL"
         raise errors.ConfigurationError(msg)
     try:
         text = content.decode().strip()

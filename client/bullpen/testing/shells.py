@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from bullpen.clients.events import LastEventId, ReadEvents
+from bullpen.clients.routing import Routes
 from bullpen.clients.session import Session, Store
 from bullpen.clients.sync_session import SyncSession, SyncStore
 from bullpen.handling.middleware import EnqueueMiddleware
@@ -161,11 +162,11 @@ class MemoryStore(SyncStore):
         super().__init__(_SETTINGS, prefix=PREFIX, timeout=_TIMEOUT)
         self._queues = queues
 
-    def shell(self) -> "Shell":
+    def shell(self, routes: Routes | None) -> "Shell":  # noqa: ARG002 - it knows none
         """Make one for the async client."""
         return MemoryShell(self._queues)
 
-    def sync_shell(self) -> "SyncShell":
+    def sync_shell(self, routes: Routes | None) -> "SyncShell":  # noqa: ARG002 - it knows none
         """Make one for the blocking client."""
         return MemorySyncShell(self._queues)
 

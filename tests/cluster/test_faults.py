@@ -1,8 +1,6 @@
 """The proxy that makes the API server fail, and the audit log that says what was done."""
 
 import http.client
-import json
-import threading
 import time
 
 import pytest
@@ -12,6 +10,7 @@ from tests.support.kubernetes.api import Api, ApiError
 from tests.support.kubernetes.apiserver import ApiServer
 from tests.support.kubernetes.audit import Audit, Use, unused
 from tests.support.kubernetes.faults import Answer, Delay, Hang, LoseReply, Refuse
+from tests.support.kubernetes.watching import Watch
 from tests.support.waiting import eventually_sync
 
 MAPS = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch", "create", "patch"]}
@@ -55,30 +54,6 @@ def config(namespace: str, name: str = "a", **data: str):
         "metadata": {"name": name, "namespace": namespace},
         "data": data,
     }
-
-
-class Watch:
-    """One watch on ConfigMaps, read by a thread until it ends."""
-
-    def __init__(self, client: Api, namespace: str) -> None:
-        self.events: list[dict] = []
-        self.ended = threading.Event()
-        self._client, self._namespace = client, namespace
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        url, tls = self._client._url, self._client._tls
-        connection = http.client.HTTPSConnection(url.hostname, url.port, context=tls, timeout=30)
-        try:
-            connection.request("GET", f"/api/v1/namespaces/{self._namespace}/configmaps?watch=true")
-            answer = connection.getresponse()
-            while line := answer.readline():
-                self.events.append(json.loads(line))
-        except (OSError, http.client.HTTPException):
-            pass
-        finally:
-            connection.close()
-            self.ended.set()
 
 
 def test_without_a_rule_all_goes_through_as_the_user_who_asked(api_server, through, login, namespace, faulty):
@@ -130,21 +105,21 @@ def test_a_delay_is_waited(through, namespace, faulty):
 
 def test_watches_are_cut_ended_with_an_error_and_frozen(through, api, namespace, faulty):
     through.list("v1", "ConfigMap", namespace)
-    watch = Watch(through, namespace)
+    watch = Watch(through, "v1", "ConfigMap", namespace)
     eventually_sync(lambda: faulty.watching("configmaps") == 1)
     api.create(config(namespace, "one"))
-    eventually_sync(lambda: [event["type"] for event in watch.events] == ["ADDED"])
+    eventually_sync(lambda: [event.type for event in watch.events] == ["ADDED"])
     assert faulty.cut_watches() == 1
     assert watch.ended.wait(5)
 
-    watch = Watch(through, namespace)
+    watch = Watch(through, "v1", "ConfigMap", namespace)
     eventually_sync(lambda: len(watch.events) == 1)
     assert faulty.end_watches(410) == 1
     assert watch.ended.wait(5)
-    assert watch.events[-1]["type"] == "ERROR"
-    assert watch.events[-1]["object"]["code"] == 410
+    assert watch.events[-1].type == "ERROR"
+    assert watch.events[-1].object["code"] == 410
 
-    watch = Watch(through, namespace)
+    watch = Watch(through, "v1", "ConfigMap", namespace)
     eventually_sync(lambda: len(watch.events) == 1)
     faulty.freeze()
     api.create(config(namespace, "two"))

@@ -45,9 +45,10 @@ class Api:
         user = next(u["user"] for u in content["users"] if u["name"] == context["user"])
         self._url = urlsplit(cluster["server"])
         self._timeout_s = timeout_s
-        self._headers = {"Accept": "application/json"}
+        self.headers = {"Accept": "application/json"}
+        """What each request carries."""
         if "token" in user:
-            self._headers["Authorization"] = f"Bearer {user['token']}"
+            self.headers["Authorization"] = f"Bearer {user['token']}"
         self._tls = _tls(cluster, user)
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
@@ -194,6 +195,13 @@ class Api:
             }
         )
 
+    def connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        """A connection of the caller's own, for a request that takes long; send `headers` with it."""
+        host, port = self._url.hostname or "127.0.0.1", self._url.port
+        if self._tls is None:
+            return http.client.HTTPConnection(host, port, timeout=timeout_s)
+        return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
+
     # --- inside
 
     def _wait_served(self, definition: Object, within_s: float) -> None:
@@ -232,12 +240,12 @@ class Api:
         return self._resources.get((version, kind))
 
     def _send(self, method: str, path: str, body: object, content_type: str) -> tuple[int, bytes]:
-        headers = self._headers | ({"Content-Type": content_type} if body is not None else {})
+        headers = self.headers | ({"Content-Type": content_type} if body is not None else {})
         data = None if body is None else json.dumps(body).encode()
         with self._lock:
             for attempt in (1, 2):  # a kept connection may have ended meanwhile
                 fresh = self._connection is None
-                connection = self._connection = self._connection or self._connect()
+                connection = self._connection = self._connection or self.connect(self._timeout_s)
                 try:
                     connection.request(method, path, data, headers)
                     answer = connection.getresponse()
@@ -248,12 +256,6 @@ class Api:
                     if fresh or attempt == 2 or method not in ("GET", "PATCH"):
                         raise
         raise AssertionError
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._url.hostname or "127.0.0.1", self._url.port
-        if self._tls is None:
-            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._tls)
 
     def close(self) -> None:
         """End the connection that is kept."""

@@ -29,6 +29,14 @@ class Memory:
     startup_ms: int | None = None
     """How long a pod lately took from its creation to readiness."""
 
+    @property
+    def gist(self) -> object:
+        """What of it is worth a write when it changes: not what moves with the clock alone."""
+        history = self.history
+        learned = None if history.run_ms is None else f"{history.run_ms:.1e}"
+        lately = (history.highs, history.lows, history.changes, history.wanted_ms, history.age_floor)
+        return (*lately, learned, self.startup_ms)
+
     def to_json(self) -> str:
         """Write it."""
         document = {"v": MEMORY_VERSION, "history": self.history.to_json(), "startup": self.startup_ms}

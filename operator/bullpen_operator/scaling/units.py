@@ -8,7 +8,7 @@ from bullpen.queue.observation import Reading
 from bullpen.scaling import Limited, ScalingPolicy
 from bullpen_operator.kube.kinds import Key, Kind
 
-Ref = TypeVar("Ref")
+Ref_co = TypeVar("Ref_co", covariant=True)
 
 Shrink = Literal["Graceful", "WhenIdle"]
 
@@ -31,13 +31,13 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleUnit(Generic[Ref]):
+class ScaleUnit(Generic[Ref_co]):
     """One JobQueue in the scaler's care. Made anew from the last good spec at each change of it; compared by value."""
 
     key: Key
     uid: str
     keys: QueueKeys
-    redis: Ref
+    redis: Ref_co
     """Which Redis, as the pool of connections takes it."""
     policy: ScalingPolicy
     target: Target | None

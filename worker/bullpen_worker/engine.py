@@ -33,6 +33,7 @@ from bullpen.redis.wire import pack_command
 from bullpen_worker import accounts, acks, scheduling
 from bullpen_worker.acks import Ending, FetchedJob
 from bullpen_worker.admission import Admission
+from bullpen_worker.completions import Completions, Gathered, Single
 from bullpen_worker.crew import LAST_WORDS_S, Crew
 from bullpen_worker.deadlines import Deadlines
 from bullpen_worker.desk import METRICS_POINTS, Desk
@@ -105,6 +106,7 @@ class Engine:
         self.pack, self.admission = self._desk.prepare()
         self._result_bytes = policy.limits.result_bytes
         self._lines: list[Line] = []
+        self._completions: list[Completions] = []
         self._crew = Crew(self._new_slot)
         self._stopping = asyncio.Event()
         self._grace_ends = 0.0
@@ -344,11 +346,16 @@ class Engine:
                 eager=lines == 1,  # alone it saves a turn of the loop; among many it splits what goes as one write
                 on_state=self._on_state if number == 0 else None,
             )
-            self._lines.append(Line(await stack.enter_async_context(link)))
+            line = Line(await stack.enter_async_context(link))
+            self._lines.append(line)
+            self._completions.append(Single(self._packing) if lines == 1 else Gathered(line, self._packing))
         self.table.set_concurrency(self._concurrency)
         self.outbox = Outbox(self._clients, lambda: self.pack)
         self._deadlines = Deadlines(self._crew.slots)
         self._deps = await stack.enter_async_context(self._catalogue.open_deps())
+
+    def _packing(self) -> Templates:
+        return self.pack
 
     async def _fetch(self) -> Empty | None:
         slot = self._crew.take()
@@ -394,7 +401,8 @@ class Engine:
         return self._failed_fetches < _MOST_FAILED
 
     def _new_slot(self, index: int) -> Slot:
-        return Slot(self, index, self._lines[index % len(self._lines)])
+        number = index % len(self._lines)
+        return Slot(self, index, self._lines[number], self._completions[number])
 
     def _start(self, slot: Slot, job: FetchedJob) -> None:
         self._crew.busy += 1

@@ -42,7 +42,7 @@ class Line:
     def __init__(self, link: Link) -> None:
         self.link: Final = link
         self._prepared: Connection | None = None
-        self._scripts: Sequence[Script] = [lua.bullmq(name) for name in SCRIPTS]
+        self._scripts: Sequence[Script] = [*(lua.bullmq(name) for name in SCRIPTS), lua.complete_many()]
 
     @property
     def connection(self) -> Connection | None:

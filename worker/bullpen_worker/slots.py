@@ -32,11 +32,13 @@ from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen_worker import acks, fetching, mending
 from bullpen_worker.acks import Ending, FetchedJob
 from bullpen_worker.admission import HandOver
+from bullpen_worker.completions import Completions
 from bullpen_worker.delivery import Delivery
 from bullpen_worker.fetching import Empty
 from bullpen_worker.floor import Floor
 from bullpen_worker.lines import Line
 from bullpen_worker.runs import LONGEST_ID, Run
+from bullpen_worker.templates import Completion
 
 _TOO_LONG: Final = outcomes.Failed(
     Failure("bullpen.OptionInvalid", f"the job's id is too long for a worker: {LONGEST_ID} bytes at most", "")
@@ -45,11 +47,12 @@ _Found = FetchedJob | Empty
 
 
 class Slot:
-    """A place for one job at a time. `index` is its row of the slot table."""
+    """A place for one job at a time. `index` is its row of the slot table; `completions` are of its line."""
 
-    def __init__(self, floor: Floor, index: int, line: Line) -> None:
+    def __init__(self, floor: Floor, index: int, line: Line, completions: Completions) -> None:
         self.index: Final = index
         self.line: Final = line
+        self._completions = completions
         self.token = floor.new_token()
         self.job_id: bytes = b""
         self.generation = 0
@@ -256,12 +259,10 @@ class Slot:
         ):
             return await self._write(run, outcome, run_ms)
         self._writing = True
-        value = outcome.value.encode()
-        now_ms = time.time_ns() // 1_000_000
-        packed = floor.pack.completed(run.id, self.token, now_ms, value, run.terms.completed, fetch=True)
+        completion = Completion(run.id, self.token, outcome.value.encode(), run.terms.completed)
         self.asked_ms = time.monotonic_ns() // 1_000_000
         try:
-            reply = await connection.call(packed)
+            reply = await self._completions.send(connection, completion)
         except (ConnectionLost, ReplyError) as error:
             delivery = Delivery(floor, self, run, outcome)
             await delivery.failed(error, connection)

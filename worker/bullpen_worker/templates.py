@@ -11,14 +11,15 @@ every time: a script that raises for want of a field has already done its earlie
 All times are integer milliseconds since the epoch. Nothing here does I/O.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgpack
 
 from bullpen.queue import lua
 from bullpen.queue.keys import QueueKeys
+from bullpen.queue.lua import Script
 
 TOKEN_LENGTH: Final = 26
 """Length of every lock token that this worker uses: fixed, so that the packed options map has a fixed length too."""
@@ -39,6 +40,8 @@ class FinishOptions:
     after: bytes
     size: int
     """With the token in between."""
+    shared: bytes
+    """The map without a token, as an argument of a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,15 @@ class FinishSettings:
     keep_completed: Mapping[str, int]
     keep_failed: Mapping[str, int]
     failure_flags: tuple[str, ...] = ()
+
+
+class Completion(NamedTuple):
+    """A job that is completed, with its result as JSON."""
+
+    job_id: bytes
+    token: bytes
+    value: bytes
+    options: FinishOptions
 
 
 class Templates:
@@ -96,6 +108,13 @@ class Templates:
             for fetches in (True, False)
             for with_fields in (True, False)
         }
+        many = (
+            *(key[name] for name in _ACTIVE_KEYS[:10]),
+            key["completed"],
+            self._base + b"metrics:completed",
+            key["marker"],
+        )
+        self._complete_many = _evalsha(lua.complete_many(), many) + base + b"$13\r\n%d\r\n"
         self._completed_and_fetch = self._finish["completed", True, False]
         self._completed = self._finish["completed", False, False]
         order: tuple[str, ...] = (
@@ -149,7 +168,7 @@ class Templates:
     def _pack_map(self, more: Mapping[str, object]) -> FinishOptions:
         packed = msgpack.packb({"token": _TOKEN_SLOT, **self._fetch_map, **more})
         before, after = packed.split(_TOKEN_SLOT.encode(), 1)
-        return FinishOptions(before, after, len(packed))
+        return FinishOptions(before, after, len(packed), _bulk(msgpack.packb({**self._fetch_map, **more})))
 
     # -- commands ------------------------------------------------------------
 
@@ -168,6 +187,17 @@ class Templates:
             len(self._base) + size, job_id, size, job_id, now_ms, len(value), value,
             options.size, options.before, token, options.after,
         )  # fmt: skip
+
+    def complete_many(self, completions: Sequence[Completion], now_ms: int) -> bytes:
+        """Complete the jobs and fetch as many, each under the token of its own; answers a list of what `completed` answers."""
+        words = 18 + 4 * len(completions)
+        packed = [b"*%d\r\n" % words, self._complete_many % now_ms]
+        packed += [
+            b"$%d\r\n%b\r\n$%d\r\n%b\r\n$26\r\n%b\r\n%b"
+            % (len(job_id), job_id, len(value), value, token, options.shared)
+            for job_id, token, value, options in completions
+        ]
+        return b"".join(packed)
 
     def failed(
         self,
@@ -287,8 +317,11 @@ def pack_fields(fields: Mapping[str, str]) -> bytes:
 def _command(script: str, keys: Iterable[bytes | None], arguments: int) -> bytes:
     """Begin an EVALSHA with its keys; one of None is given per call, as length and value. `arguments` are added later."""
     loaded = lua.bullmq(script)
-    head = b"*%d\r\n$7\r\nEVALSHA\r\n" % (3 + loaded.key_count + arguments)
-    head += _bulk(loaded.sha.encode()) + _bulk(b"%d" % loaded.key_count)
+    return b"*%d\r\n" % (3 + loaded.key_count + arguments) + _evalsha(loaded, keys)
+
+
+def _evalsha(script: Script, keys: Iterable[bytes | None]) -> bytes:
+    head = b"$7\r\nEVALSHA\r\n" + _bulk(script.sha.encode()) + _bulk(b"%d" % script.key_count)
     return head + b"".join(b"$%d\r\n%b\r\n" if key is None else _escape(_bulk(key)) for key in keys)
 
 

@@ -10,12 +10,14 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from bullpen.errors import ConfigurationError
 
 AddKind = Literal["addStandardJob-9", "addDelayedJob-6", "addPrioritizedJob-9"]
 ADD_KINDS: tuple[AddKind, ...] = ("addStandardJob-9", "addDelayedJob-6", "addPrioritizedJob-9")
+
+_FINISHING_BEGINS: Final = "local jobIdKey = KEYS[12]\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,22 @@ def retry() -> Script:
     """Give the script that lets an ended job wait anew: BullMQ's "reprocess", with our counts forgotten too."""
     reprocess = f"local function reprocessJob(KEYS, ARGV)\n{_bullmq_source('reprocessJob-9')}\nend"
     return script("retry", reprocess + "\n" + _our_source("retry"), 9)
+
+
+@functools.cache
+def complete_many() -> Script:
+    """Give the script that completes many jobs and fetches as many, each by BullMQ's own "move to finished".
+
+    KEYS and ARGV: see `bullpen/queue/scripts/complete-many.lua`. BullMQ's source is cut where its definitions end: they are made
+    once a call, and ours can stand in for some of them. Raises `ConfigurationError` where there is no such place.
+    """
+    name = "moveToFinished-14"
+    definitions, found, body = _bullmq_source(name).partition(_FINISHING_BEGINS)
+    if not found:
+        msg = f"BullMQ's script {name!r} is not built as Bullpen knows it: the installed package 'bullmq' is another version"
+        raise ConfigurationError(msg)
+    finish = f"local function moveToFinished(KEYS, ARGV, cmsgpack)\n{found}{body}\nend"
+    return script("complete-many", f"{definitions}{finish}\n{_our_source('complete-many')}", 13)
 
 
 def _bullmq_source(name: str) -> str:

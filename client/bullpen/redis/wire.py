@@ -15,7 +15,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 import hiredis
 
@@ -39,6 +39,16 @@ def pack_command(*words: bytes | str | float) -> bytes:
     return packed
 
 
+class Receiver(Protocol):
+    """Who takes a reply without a future of its own: see `Connection.post`. Neither method may raise."""
+
+    def take(self, reply: Reply) -> None:
+        """Take the reply, which may be a `ReplyError`."""
+
+    def lose(self, error: ConnectionLost) -> None:
+        """Learn that no reply will come. May come twice, and after the last reply."""
+
+
 class _Batch:
     """A place in the queue for the replies of several commands: the queue holds it once for each."""
 
@@ -54,6 +64,9 @@ class _Batch:
         self.left -= 1
         if self.left == 0 and not self.future.done():
             self.future.set_result(self.replies)
+
+    def lose(self, error: ConnectionLost) -> None:
+        fail(self.future, error)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -86,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = hiredis.Reader(protocolError=ValueError, replyError=ReplyError, notEnoughData=_MORE)
         # A view: asyncio's TLS slices what get_buffer gives, and a slice of a bytearray is a copy that nobody reads.
         self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._pending: deque[asyncio.Future[Reply] | _Batch] = deque()
+        self._pending: deque[asyncio.Future[Reply] | Receiver] = deque()
         self._out: list[bytes] = []
         self._unsent = 0  # how many at the tail of _pending have their bytes still in _out
         self._unanswered_bytes = 0  # received since the last whole reply
@@ -125,13 +138,22 @@ class Connection(asyncio.BufferedProtocol):
             if self._watch is None:
                 self._start_watch()
             return future
-        self._pending.append(future)
+        self.post(packed, future)
+        return future
+
+    def post(self, packed: bytes, waiting: "asyncio.Future[Reply] | Receiver") -> None:
+        """Send one packed command with what goes out next, and give its reply to whoever waits.
+
+        A future must be of asyncio's own class. Raises `ConnectionLost` (not sent) at once when the connection has ended.
+        """
+        if self.lost is not None:
+            raise ConnectionLost(str(self.lost), sent=False)
+        self._pending.append(waiting)
         self._out.append(packed)
         self._unsent += 1
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
-        return future
 
     def call_many(self, packed: bytes, count: int) -> "asyncio.Future[list[Reply]]":
         """Send `count` commands packed into one; the future gives their replies in order, error replies as values."""
@@ -171,6 +193,14 @@ class Connection(asyncio.BufferedProtocol):
             return await future
         finally:
             timer.cancel()
+
+    def heed(self, error: ReplyError) -> None:
+        """Leave the connection, once all that has come is handed out, if this error says that it is no good any more.
+
+        Only to be called for errors inside of a reply, from `Receiver.take`: those that are a reply are heeded by themselves.
+        """
+        if self.established and error.code in _STALE:
+            self._stale = f"{self.where} answered: {error}"
 
     async def drain(self) -> None:
         """Wait until the transport takes more bytes; returns at once when it does. For those who send much.
@@ -221,11 +251,11 @@ class Connection(asyncio.BufferedProtocol):
                 replies += 1
                 waiting = pending.popleft()
                 if reply.__class__ is ReplyError:
-                    self._fail(waiting, reply)
-                elif waiting.__class__ is _Batch:
-                    waiting.take(reply)
-                elif not waiting.done():  # type: ignore[union-attr]
-                    waiting.set_result(reply)  # type: ignore[union-attr]
+                    self._refuse(waiting, reply)
+                elif waiting.__class__ is not asyncio.Future:
+                    waiting.take(reply)  # type: ignore[union-attr]  # mypy does not see through `__class__ is not`
+                elif not waiting.done():
+                    waiting.set_result(reply)
         except IndexError:
             self.abort(f"{self.where} sent a reply that nobody waits for")
             return
@@ -273,13 +303,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _fail(self, waiting: "asyncio.Future[Reply] | _Batch", error: ReplyError) -> None:
-        if isinstance(waiting, _Batch):
+    def _refuse(self, waiting: "asyncio.Future[Reply] | Receiver", error: ReplyError) -> None:
+        if not isinstance(waiting, asyncio.Future):
             waiting.take(error)
         elif not waiting.done():
             waiting.set_exception(error)
-        if self.established and error.code in _STALE:
-            self._stale = f"{self.where} answered: {error}"
+        self.heed(error)
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -311,10 +340,11 @@ class Connection(asyncio.BufferedProtocol):
         first_unsent = len(pending) - self._unsent
         self._unsent = 0
         for position, waiting in enumerate(pending):
-            future = waiting.future if isinstance(waiting, _Batch) else waiting
-            if not future.done():
-                future.set_exception(kind(reason, sent=position < first_unsent))
-                future.exception()  # marks it as seen: that nobody awaits an outstanding wait any more is no news
+            error = kind(reason, sent=position < first_unsent)
+            if isinstance(waiting, asyncio.Future):
+                fail(waiting, error)
+            else:
+                waiting.lose(error)
         if transport is None and not self._closed.done():
             self._closed.set_result(None)
         if self.on_lost is not None:
@@ -352,6 +382,13 @@ class Connection(asyncio.BufferedProtocol):
             self.abort(f"{self.where} answered nothing for {timeout:g} s", kind=ReplyTimeout)
             return
         self._watch = self._loop.call_later(timeout / _CHECKS_PER_TIMEOUT, self._check)
+
+
+def fail(future: "asyncio.Future[Reply] | asyncio.Future[list[Reply]]", error: ConnectionLost) -> None:
+    """Tell who waits for a reply, if anybody still does, that none will come."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # marks it as seen: that nobody awaits an outstanding wait any more is no news
 
 
 def _reason(error: Exception | None) -> str:

@@ -50,6 +50,7 @@ class Room:
     """A queue, and what is needed to put jobs in, work on them, and look at what became of them."""
 
     def __init__(self, url: str, queue: str = "q") -> None:
+        self.url = url
         self.settings = RedisSettings.from_url(url)
         self.keys = QueueKeys(PREFIX, queue)
         self.link = Link(self.settings, patient=True)

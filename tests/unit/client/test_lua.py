@@ -29,6 +29,19 @@ def test_a_guarded_add_ends_with_bullmqs_source(kind):
         assert lua.bullmq(kind).source in lua.guarded_bulk(limited=limited).source
 
 
+def test_many_completions_run_bullmqs_source_cut_in_two():
+    source = lua.complete_many().source
+    definitions, body = source.split("local function moveToFinished(KEYS, ARGV, cmsgpack)\n")
+    body = body[: body.index("\nend\n--[[\n  Completes many jobs")]
+    assert definitions + body == lua.bullmq("moveToFinished-14").source
+
+
+def test_another_version_of_bullmqs_script_is_told_from_a_broken_one(monkeypatch):
+    monkeypatch.setattr(lua, "_bullmq_source", lambda name: f"return '{name}'")
+    with pytest.raises(ConfigurationError, match="another version"):
+        lua.complete_many.__wrapped__()
+
+
 def test_the_package_itself_is_not_imported():
     code = "import sys; from bullpen.queue import lua; lua.bullmq('moveToActive-11'); print('bullmq' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)

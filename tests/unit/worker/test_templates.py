@@ -9,7 +9,7 @@ from bullpen.queue import lua
 from bullpen.queue.keys import QueueKeys
 from bullpen.redis.wire import pack_command
 from bullpen_worker import templates
-from bullpen_worker.templates import TOKEN_LENGTH, FinishSettings, Templates
+from bullpen_worker.templates import TOKEN_LENGTH, Completion, FinishSettings, Templates
 
 TOKEN = b"0123456789abcdef:00000000a"
 NOW = 1_795_000_000_123
@@ -71,6 +71,22 @@ def test_fetch(pack: Templates) -> None:
 def test_an_armed_fetch_looks_at_the_limiter() -> None:
     _, args = evalsha("moveToActive-11", parse(make("bull", "q", armed=True).fetch(TOKEN, NOW)))
     assert msgpack.unpackb(args[2])["limiter"] == {"max": 2**53 - 1, "duration": 1000}
+
+
+@given(values=st.lists(st.binary(max_size=300), min_size=1, max_size=5), job_id=st.binary(min_size=1, max_size=60))
+def test_complete_many(values: list[bytes], job_id: bytes) -> None:
+    pack = make("bull", "e%mails")
+    completed, _ = pack.finish_options(SETTINGS)
+    words = parse(pack.complete_many([Completion(job_id, TOKEN, value, completed) for value in values], NOW))
+    assert words[:3] == [b"EVALSHA", lua.complete_many().sha.encode(), b"13"]
+    one = evalsha("moveToFinished-14", parse(pack.completed(job_id, TOKEN, NOW, b"", completed, fetch=True)))
+    assert words[3:16] == [*one[0][:11], *one[0][12:]]  # without the job's own key
+    assert words[16:18] == [B, str(NOW).encode()]
+    for place, value in enumerate(values):
+        *text, options = words[18 + 4 * place :][:4]
+        assert text == [job_id, value, TOKEN]
+        assert {"token": TOKEN.decode(), **msgpack.unpackb(options)} == msgpack.unpackb(one[1][7])
+    assert len(words) == 18 + 4 * len(values)
 
 
 @given(value=st.binary(max_size=300), job_id=st.binary(min_size=1, max_size=60), fetch=st.booleans())

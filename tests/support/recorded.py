@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
 from bullpen.queue.keys import QueueKeys
 from bullpen.redis.link import Link
@@ -243,7 +244,7 @@ class Stage:
         self.kube.put(kinds.DEPLOYMENT, deployment(name, replicas))
         self.scaler.put(unit(name, policy, **fields))
 
-    async def __aenter__(self) -> "Stage":
+    async def __aenter__(self) -> Self:
         await self.redis.link.__aenter__()
         self._task = asyncio.create_task(self.scaler.run())
         return self

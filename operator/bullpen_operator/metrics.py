@@ -20,7 +20,8 @@ queue_jobs_failed_total             counter                        jobs that fai
 queue_desired_replicas              gauge                          replicas that were decided on
 queue_replicas                      gauge                          replicas that there are
 queue_max_replicas                  gauge                          replicas that there may be; absent without a maximum
-queue_scaling_limited               gauge      reason              1 for each limit that changed the last decision
+queue_scaling_limited               gauge      reason              1 for each limit that changed the last decision, and for
+                                                                   ``PodsCannotStart`` while pods cannot
                                                                    (`bullpen.scaling.Reason`)
 queue_scale_total                   counter    direction, reason   changes of the number of replicas, ``up`` or ``down``
 queue_wake_seconds                  histogram                      from the first job in a quiet queue to the change of
@@ -57,6 +58,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from bullpen import _version
 from bullpen.queue.observation import Reading
 from bullpen.scaling import Reason
+from bullpen_operator.scaling.units import ScalingState
 from bullpen_operator.sinks import Meter
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,7 +68,6 @@ STATES: Final = ("waiting", "prioritized", "delayed", "active", "completed", "fa
 """Values of the label ``state``; ``completed`` and ``failed`` are jobs that are still kept, ``paused`` ones wait in the
 list that BullMQ before version 6 keeps while a queue is paused."""
 
-Direction = Literal["up", "down"]
 
 RESULTS: Final = ("ok", "changed", "refused", "retry", "failed")
 """Values of the label ``result``."""
@@ -134,17 +135,30 @@ class Metrics(Meter):
         """Show the jobs of a reading."""
         self._of(key, queue).put("reading", _Counts.of(reading))
 
+    def scaling(self, key: Named, queue: str, state: ScalingState, *, max_replicas: int | None) -> None:
+        """Show what the scaler knows of a JobQueue and has decided: its jobs and its workers.
+
+        What it saw last stays while Redis is away. Where nobody's workers are scaled there are none to show.
+        """
+        if state.reading is not None:
+            self.counted(key, queue, state.reading)
+        limited = {limit.reason for limit in state.limited}
+        if state.cannot_start:
+            limited.add(Reason.PODS_CANNOT_START)
+        replicas = None if state.desired is None else state.crew.replicas
+        self.sized(key, queue, desired=state.desired, replicas=replicas, max_replicas=max_replicas, limited=limited)
+
     def sized(
         self,
         key: Named,
         queue: str,
         *,
-        desired: int,
-        replicas: int,
+        desired: int | None,
+        replicas: int | None,
         max_replicas: int | None,
         limited: Iterable[Reason],
     ) -> None:
-        """Show a decision on the number of replicas, and how many there are. `max_replicas` None: there is no maximum."""
+        """Show a decision on the number of replicas, and how many there are. None is what there is not."""
         self._of(key, queue).put("size", _Size(desired, replicas, max_replicas, tuple(sorted(set(limited)))))
 
     def thresholds(
@@ -157,8 +171,8 @@ class Metrics(Meter):
         """Show how many jobs the dead-letter queue holds; None: there is none, or it cannot be read."""
         self._of(key, queue).put("dead_letters", jobs)
 
-    def scaled(self, key: Named, queue: str, direction: Direction, reason: Reason) -> None:
-        """Count a change of the number of replicas that was made."""
+    def scaled(self, key: Named, queue: str, direction: str, reason: Reason) -> None:
+        """Count a change of the number of replicas that was made: ``up`` or ``down``, and why."""
         self._of(key, queue).scaled(direction, reason)
 
     def woke(self, key: Named, queue: str, seconds: float) -> None:
@@ -281,8 +295,8 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    desired: int
-    replicas: int
+    desired: int | None
+    replicas: int | None
     max_replicas: int | None
     limited: tuple[Reason, ...]
 
@@ -311,7 +325,7 @@ class _Queue:
         self.queue = queue
         self._labels = f'namespace="{_escaped(namespace)}",jobqueue="{_escaped(jobqueue)}",queue="{_escaped(queue)}"'
         self._facts: dict[_Fact, _Counts | _Size | _Thresholds | int | None] = {}
-        self._scales: dict[tuple[Direction, Reason], int] = {}
+        self._scales: dict[tuple[str, Reason], int] = {}
         self._wakes: _Wakes | None = None
         self._text: tuple[str, ...] | None = None
 
@@ -320,7 +334,7 @@ class _Queue:
             self._facts[fact] = value
             self._text = None
 
-    def scaled(self, direction: Direction, reason: Reason) -> None:
+    def scaled(self, direction: str, reason: Reason) -> None:
         self._scales[direction, reason] = self._scales.get((direction, reason), 0) + 1
         self._text = None
 

@@ -7,10 +7,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bullpen.queue.observation import Reading
-from bullpen.scaling import Reason
+from bullpen.scaling import Limited, Reason
 from bullpen_operator import metrics
 from bullpen_operator.kube.kinds import JOBQUEUE, Key
 from bullpen_operator.metrics import FAMILIES, Metrics
+from bullpen_operator.scaling.units import Crew, ScalingState
 
 EMAILS = Key(JOBQUEUE, "shop", "emails")
 READING = Reading(
@@ -139,6 +140,42 @@ def test_what_is_no_more_is_shown_no_more(shown):
     for name in ("max_replicas", "scaling_limited", "alert_threshold", "dead_letter_jobs"):
         assert of_emails(shown, f"bullpen_queue_{name}") == {}
     assert of_emails(shown, "bullpen_queue_replicas") == {"": 5}
+
+
+@pytest.mark.parametrize(
+    ("state", "reasons", "replicas"),
+    [
+        (ScalingState(reading=READING), {}, {}),
+        (ScalingState(reading=READING, desired=0), {}, {"": 0}),
+        (ScalingState(reading=READING, desired=4, crew=Crew(replicas=3)), {}, {"": 3}),
+        (
+            ScalingState(
+                reading=READING, desired=1, crew=Crew(replicas=1), cannot_start="ImagePullBackOff: no such image"
+            ),
+            {"reason=PodsCannotStart": 1},
+            {"": 1},
+        ),
+        (
+            ScalingState(
+                reading=READING,
+                desired=2,
+                crew=Crew(replicas=2),
+                limited=(Limited(Reason.MAX_REPLICAS, 2, ""), Limited(Reason.PODS_CANNOT_START, 2, "")),
+                cannot_start="CrashLoopBackOff: back-off",
+            ),
+            {"reason=MaxReplicas": 1, "reason=PodsCannotStart": 1},
+            {"": 2},
+        ),
+    ],
+)
+def test_what_the_scaler_knows_is_shown(shown, state, reasons, replicas):
+    shown.scaling(EMAILS, "mail", state, max_replicas=2)
+    assert of_emails(shown, "bullpen_queue_jobs")["state=waiting"] == 3
+    assert of_emails(shown, "bullpen_queue_scaling_limited") == reasons
+    assert of_emails(shown, "bullpen_queue_replicas") == replicas
+    assert of_emails(shown, "bullpen_queue_max_replicas") == {"": 2}
+    shown.scaling(EMAILS, "mail", ScalingState(reading=None, redis_trouble="away"), max_replicas=2)
+    assert of_emails(shown, "bullpen_queue_jobs")["state=waiting"] == 3
 
 
 def test_a_jobqueue_takes_all_its_series_along(shown):

@@ -1,0 +1,300 @@
+"""Keeps the users of JobQueues in Redis as they are wanted: sets them, looks after them, takes away those of nobody.
+
+Model: what is wanted is remembered here, by Redis; `put` sets one user at once. One task (`run`) has a child for each Redis
+with users. A child looks every few seconds, and as soon as its connection is made anew: whether the server is the one that it
+was (`run_id`), whether our users are all there, whether a login of one was refused. Where something is amiss, all are set
+again, in one pipeline. Redis keeps users in memory; where it has an `aclfile`, they are saved there, once for many changes.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from bullpen.errors import BullpenError, RedisUnavailable
+from bullpen.redis.failures import ReplyError
+from bullpen.redis.wire import Reply, pack_command
+from bullpen_operator.connections import acl
+from bullpen_operator.connections.acl import Confines
+from bullpen_operator.connections.pool import Redis, Redises
+from bullpen_operator.connections.references import RedisRef
+
+LOOK_SECONDS: Final = 3.0
+RESYNC_SECONDS: Final = 600.0
+ORPHAN_SECONDS: Final = 60.0
+"""A user of a JobQueue that is not known to exist goes when it was seen for so long."""
+_AT_ONCE: Final = 100
+_LOG_ENTRIES: Final = 16
+
+
+class UsersRefused(BullpenError):
+    """The connection's own account may not manage users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one user is to be."""
+
+    confines: Confines
+    hashes: tuple[str, ...] = field(repr=False)
+
+
+@dataclass
+class _Server:
+    """What is known of one Redis and its users."""
+
+    redis: Redis
+    users: dict[str, Wanted] = field(default_factory=dict)
+    run_id: str = ""
+    version: tuple[int, ...] = ()
+    unsaved: bool = False
+    has_file: bool = True
+    set_at: float = 0.0
+    refused_seen: frozenset[tuple[str, str]] = frozenset()
+    orphans: dict[str, float] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: "asyncio.Task[None] | None" = None
+
+
+class Log(Protocol):
+    """Told what happened, for the operator's log."""
+
+    def info(self, event: str, /, **values: object) -> None:
+        """Note what is worth knowing."""
+        ...
+
+
+class Users:
+    """See the module. `cluster` tells the users of this operator's JobQueues from all others: cluster and class."""
+
+    def __init__(
+        self,
+        redises: Redises,
+        *,
+        cluster: str,
+        exists: Callable[[str, str], bool],
+        leading: Callable[[], bool],
+        log: Log,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._redises = redises
+        self._cluster = cluster
+        self._exists = exists
+        self._leading = leading
+        self._log = log
+        self._monotonic = monotonic
+        self._servers: dict[RedisRef, _Server] = {}
+        self._group: asyncio.TaskGroup | None = None
+        redises.subscribe(self._connected)
+
+    def name(self, namespace: str, jobqueue: str) -> str:
+        """Give the name of a JobQueue's user."""
+        return acl.user_name(self._cluster, namespace, jobqueue)
+
+    async def run(self) -> None:
+        """Look after the users until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                for server in self._servers.values():
+                    self._watch(server)
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._group = None
+
+    async def put(self, redis: Redis, user: str, wanted: Wanted) -> None:
+        """Have the user be as wanted, now and from now on. Raises `RedisUnavailable`, `UsersRefused`."""
+        server = self._server(redis)
+        changed = server.users.get(user) != wanted
+        server.users[user] = wanted
+        if changed or not server.run_id:
+            if not server.run_id:
+                await self._identify(server)
+            await self._set(server, {user: wanted})
+
+    async def drop(self, ref: RedisRef, user: str) -> None:
+        """Want the user no more, and take it away. Raises `RedisUnavailable`, `UsersRefused`."""
+        server = self._servers.get(ref)
+        redis = server.redis if server is not None else await self._redises.of(ref)
+        if server is not None:
+            server.users.pop(user, None)
+            server.unsaved = True
+        try:
+            await redis.call("ACL", "DELUSER", user)
+        except ReplyError as error:
+            raise self._refused(redis, error) from error
+        if server is not None and not server.users:
+            await self._save(server)
+
+    def forget(self, ref: RedisRef, user: str) -> None:
+        """Want the user no more, and leave it to the look-out to take it away."""
+        server = self._servers.get(ref)
+        if server is not None:
+            server.users.pop(user, None)
+
+    # -- looking after one Redis -------------------------------------------------------------------------------
+
+    def _server(self, redis: Redis) -> _Server:
+        server = self._servers.get(redis.ref)
+        if server is None:
+            server = self._servers[redis.ref] = _Server(redis)
+            self._watch(server)
+        elif server.redis is not redis:
+            server.redis = redis  # the pool had closed it meanwhile
+        return server
+
+    def _watch(self, server: _Server) -> None:
+        if self._group is not None and server.task is None:
+            server.task = self._group.create_task(self._keep(server), name=f"users on {server.redis.id}")
+
+    def _connected(self, redis: Redis) -> None:
+        server = self._servers.get(redis.ref)
+        if server is not None and redis.up:
+            server.wake.set()
+
+    async def _keep(self, server: _Server) -> None:
+        while server.users or server.unsaved or server.orphans:
+            server.wake.clear()
+            with contextlib.suppress(RedisUnavailable, UsersRefused, ReplyError):
+                if self._leading():
+                    server.redis = await self._redises.of(server.redis.ref)
+                    await self.look(server.redis.ref)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await server.wake.wait()
+        server.task = None
+        self._servers.pop(server.redis.ref, None)
+
+    async def look(self, ref: RedisRef) -> None:
+        """Look once, and mend what is amiss. Raises `RedisUnavailable`, `UsersRefused`, `ReplyError`."""
+        server = self._servers[ref]
+        commands = (
+            pack_command("INFO", "server"),
+            pack_command("ACL", "USERS"),
+            pack_command("ACL", "LOG", _LOG_ENTRIES),
+        )
+        info, users, log = await server.redis.exchange(b"".join(commands), len(commands))
+        for reply in (info, users):
+            if isinstance(reply, ReplyError):
+                raise self._refused(server.redis, reply)
+        there = (
+            {name.decode(errors="replace") for name in users or () if isinstance(name, bytes)}
+            if isinstance(users, list)
+            else set()
+        )
+        refused = _refused_logins(log)
+        locked_out = {user for user, _ in refused - server.refused_seen} & server.users.keys()
+        server.refused_seen = refused
+        other = self._learn(server, info)
+        missing = server.users.keys() - there
+        stale = self._monotonic() - server.set_at >= RESYNC_SECONDS
+        if server.users and (other or missing or stale):
+            await self._set(server, dict(server.users))
+            if missing or other:
+                self._log.info("users set again", redis=server.redis.id, users=len(server.users), missing=len(missing))
+        elif locked_out:
+            await self._set(server, {user: server.users[user] for user in locked_out})
+        await self._sweep(server, there)
+        if server.unsaved:
+            await self._save(server)
+
+    async def _identify(self, server: _Server) -> None:
+        try:
+            self._learn(server, await server.redis.call("INFO", "server"))
+        except ReplyError as error:
+            raise self._refused(server.redis, error) from error
+
+    def _learn(self, server: _Server, info: Reply) -> bool:
+        """Take in who the server is; say whether it is another than before."""
+        fields = parse_info(info)
+        run_id = fields.get("run_id", "")
+        if run_id == server.run_id:
+            return False
+        known, server.run_id = server.run_id, run_id
+        server.version = version_of(fields)
+        server.has_file = True
+        server.refused_seen = frozenset()
+        return bool(known)
+
+    async def _set(self, server: _Server, users: Mapping[str, Wanted]) -> None:
+        waiting = list(users.items())
+        for start in range(0, len(waiting), _AT_ONCE):
+            part = waiting[start : start + _AT_ONCE]
+            packed = b"".join(
+                pack_command("ACL", "SETUSER", name, *acl.rules(wanted.confines, wanted.hashes, version=server.version))
+                for name, wanted in part
+            )
+            for reply in await server.redis.exchange(packed, len(part)):
+                if isinstance(reply, ReplyError):
+                    raise self._refused(server.redis, reply)
+        server.unsaved = True
+        if len(users) == len(server.users):
+            server.set_at = self._monotonic()
+        if server.task is None:
+            self._watch(server)
+
+    async def _sweep(self, server: _Server, there: set[str]) -> None:
+        """Take away users of JobQueues that are gone, or that moved to another Redis."""
+        now = self._monotonic()
+        ours = {user: owner for user in there if (owner := acl.owner_of(user, self._cluster)) is not None}
+        nobodys = {
+            user
+            for user, owner in ours.items()
+            if user not in server.users and (not self._exists(*owner) or self._elsewhere(user))
+        }
+        server.orphans = {user: server.orphans.get(user, now) for user in nobodys}
+        gone = [user for user, since in server.orphans.items() if now - since >= ORPHAN_SECONDS][:_AT_ONCE]
+        if gone:
+            await server.redis.call("ACL", "DELUSER", *gone)
+            server.unsaved = True
+            self._log.info("users of nobody removed", redis=server.redis.id, users=len(gone))
+
+    def _elsewhere(self, user: str) -> bool:
+        return any(user in server.users for server in self._servers.values())
+
+    async def _save(self, server: _Server) -> None:
+        server.unsaved = False
+        if not server.has_file:
+            return
+        try:
+            await server.redis.call("ACL", "SAVE")
+        except ReplyError:
+            server.has_file = False  # Redis without an aclfile; or it may not be written, which its own log says
+
+    def _refused(self, redis: Redis, error: ReplyError) -> UsersRefused:
+        text = redis.redacted(str(error))
+        return UsersRefused(
+            f"the account of connection {redis.id} may not manage users: {text}; allow it ACL SETUSER, DELUSER, USERS, LOG and "
+            "SAVE, or set spec.users to Shared"
+        )
+
+
+def parse_info(info: Reply) -> dict[str, str]:
+    """Read the reply to INFO: field to value."""
+    if not isinstance(info, bytes):
+        return {}
+    lines = info.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def version_of(info: Mapping[str, str]) -> tuple[int, ...]:
+    """Give the version whose commands the server has; Valkey says which of Redis' it is like."""
+    if "valkey_version" in info:
+        return (7, 2)
+    return tuple(int(part) for part in info.get("redis_version", "").split(".") if part.isdecimal())
+
+
+def _refused_logins(log: Reply) -> frozenset[tuple[str, str]]:
+    """Give the logins that were refused: the user, and what tells this entry of the log from others of the same user."""
+    found = set()
+    for entry in log if isinstance(log, list) else ():
+        if not isinstance(entry, list):
+            continue
+        fields = dict(zip(entry[::2], entry[1::2], strict=False))
+        user = fields.get(b"username")
+        if fields.get(b"reason") == b"auth" and isinstance(user, bytes):
+            what = f"{fields.get(b'entry-id')!r} {fields.get(b'count')!r} {fields.get(b'client-info')!r}"
+            found.add((user.decode(errors="replace"), what))
+    return frozenset(found)

@@ -2,11 +2,13 @@
 
 A result is never turned into a failure because a connection broke. A repeated ack that finds the lock gone was most likely
 applied the first time; the job's hash tells. A call whose answer was lost may have locked another job with the slot's
-token, so the slot takes a new one afterwards and leaves the old one to `bullpen_worker.orphans`.
+token, so the slot takes a new one afterwards and leaves the old one to `bullpen_worker.orphans`. What Redis refuses for good
+is `bullpen_worker.rescue`'s.
 """
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import Final, Protocol
 
@@ -14,18 +16,23 @@ from bullpen.handling import outcomes
 from bullpen.handling.failures import Failure
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import Connection, Reply, pack_command
-from bullpen_worker import acks, fetching, lines
+from bullpen_worker import acks, fetching, lines, rescue
 from bullpen_worker.acks import Ending, FetchedJob
 from bullpen_worker.fetching import Empty
 from bullpen_worker.floor import Floor
 from bullpen_worker.lines import Line
 from bullpen_worker.runs import Run
 
-MOST_REFUSALS: Final = 5
-"""How often an ack is sent that Redis refuses for a reason that will not pass; then the job is left to recovery."""
+MOST_REFUSALS: Final = 8
+"""How often an ack is sent that Redis refuses for a reason that should not pass, some 5 s in all; then the job fails."""
 
+_RESCUED_LOCK_MS: Final = (
+    30_000  # longer than the sending goes on: what renews locks may have given this one up for lost
+)
 _LONGEST_PAUSE_S: Final = 2.0
 _HEAR_S: Final = 0.1  # a nudge, a beat, and a word from supervisor to child
+logger = logging.getLogger("bullpen.worker")
+
 _CHILDREN: Final = {
     acks.PENDING_CHILDREN: Failure("RuntimeError", "the handler returned while children of its job have not ended", ""),
     acks.FAILED_CHILDREN: Failure("RuntimeError", "children of the job have failed", ""),
@@ -59,6 +66,8 @@ class Delivery:
         self._ending = ending
         self._uncertain = False  # an earlier sending may have been applied
         self._refusals = 0
+        self._failing = False  # in place of what was refused
+        self._set_aside = False
         self._pause_s = 0.05
 
     async def write(self, run_ms: float | None) -> FetchedJob | Empty:
@@ -71,6 +80,10 @@ class Delivery:
             if sender.lock_lost or isinstance(self._ending, outcomes.LockLost):
                 self._ending = outcomes.LockLost()
                 found: FetchedJob | Empty = fetching.UNTOLD
+                sender.renew_token()
+                break
+            if self._set_aside:
+                found = fetching.UNTOLD
                 sender.renew_token()
                 break
             connection = sender.line.connection or await sender.line.ready()
@@ -119,12 +132,44 @@ class Delivery:
             return
         if not lines.passing(error):
             self._refusals += 1
-            if self._refusals >= MOST_REFUSALS:
-                self._floor.trouble(self._run.id, error)
-                self._ending = outcomes.LockLost()
+            try:
+                await self._bear(error, connection)
+            except ConnectionLost:
+                return
+            if self._set_aside or isinstance(self._ending, outcomes.LockLost):
                 return
         await asyncio.sleep(self._pause_s)
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _bear(self, error: ReplyError, connection: Connection) -> None:
+        """See to a job whose end is refused: a script that broke off may have left it nowhere. In the end, fail it."""
+        job_id, pack, token = self._run.id, self._floor.pack, self._sender.token
+        try:
+            attempts_made = self._run.stored.attempts_made
+            await rescue.hold(connection, pack, job_id, token, lock_ms=_RESCUED_LOCK_MS, attempts_made=attempts_made)
+            if self._refusals < MOST_REFUSALS:
+                return
+            if isinstance(self._ending, outcomes.Released):  # nothing is lost with it: it runs again
+                self._give_up(error)
+            elif not self._failing:
+                self._failing = True
+                why = rescue.failure(acks.label(self._ending), error)
+                logger.error("job %s fails: %s", job_id.decode(errors="replace"), why.reason)
+                self._ending = outcomes.Failed(why)
+            elif isinstance(self._ending, outcomes.Failed):
+                now_ms = time.time_ns() // 1_000_000
+                self._set_aside = await rescue.set_aside(
+                    connection, pack, job_id, token, self._ending.failure, now_ms=now_ms
+                )
+                if not self._set_aside:
+                    self._give_up(error)
+        except ReplyError as refusal:
+            if self._refusals >= MOST_REFUSALS:
+                self._give_up(refusal)
+
+    def _give_up(self, error: ReplyError) -> None:
+        self._floor.trouble(self._run.id, error)
+        self._ending = outcomes.LockLost()
 
     def refused(self, code: Reply) -> None:
         """Say what becomes of a job whose ack the script refused: nothing was written."""

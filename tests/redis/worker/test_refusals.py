@@ -1,0 +1,113 @@
+"""Redis refuses for good to write what became of a job: the job fails with a message of its own, is not lost, and not run again."""
+
+import asyncio
+import logging
+
+import pytest
+
+from bullpen import Backoff, Handlers, Snooze
+from bullpen_worker import delivery
+from tests.redis.worker.conftest import Ends, Room
+from tests.support.waiting import eventually
+
+WRONG = "Redis refuses to write that"
+
+
+class Work:
+    """A handler that waits until the queue's keys are broken."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.go = asyncio.Event()
+        self.runs = 0
+        self.handlers = Handlers("q")
+
+        @self.handlers.handler("work", attempts=5, backoff=Backoff.fixed("1h"))
+        async def work() -> str:
+            self.runs += 1
+            await self.go.wait()
+            if error is not None:
+                raise error
+            return "done"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "MOST_REFUSALS", 3)
+
+
+async def broken(room: Room, *keys: str) -> None:
+    for key in keys:
+        await room.link.call("DEL", room.keys.base + key)
+        await room.link.call("SET", room.keys.base + key, "not what it should be")
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "was"),
+    [
+        ("completed", None, "completed"),
+        ("events", None, "completed"),
+        ("delayed", ValueError("no"), "retried"),
+        ("delayed", Snooze("1h"), "released"),
+    ],
+)
+async def test_a_job_whose_end_is_refused_fails_and_says_why(
+    room: Room, ends: Ends, caplog: pytest.LogCaptureFixture, key: str, error: BaseException | None, was: str
+) -> None:
+    work = Work(error)
+    job_id = await room.add("work")
+    async with room.engine(work.handlers, hooks=ends, concurrency=1) as engine:
+        await eventually(lambda: engine.busy)
+        await broken(room, key)
+        work.go.set()
+        await eventually(lambda: ends.ends, 10)
+        await room.link.call("DEL", room.keys.base + key)
+        fields = await room.becomes(job_id, "failed")
+    assert fields["failedReason"].startswith(f"its attempt ended as {was}, and {WRONG}: ")
+    assert "WRONGTYPE" in fields["failedReason"]
+    assert (fields["ats"], fields["atm"], fields["bullpen:error"]) == ("1", "1", '{"type":"bullpen.EndRefused"}')
+    assert "defa" not in fields
+    assert fields["finishedOn"]
+    assert work.runs == 1
+    assert ends.outcomes() == ["failed"]
+    assert await room.locks() == 0
+    assert any(WRONG in record.message and record.levelno == logging.ERROR for record in caplog.records)
+
+
+async def test_a_job_that_cannot_even_fail_is_kept_and_its_handler_is_not_called_again(room: Room, ends: Ends) -> None:
+    work = Work()
+    job_id = await room.add("work")
+    async with room.engine(work.handlers, hooks=ends, concurrency=1) as engine:
+        await eventually(lambda: engine.busy)
+        await broken(room, "completed", "failed")
+        work.go.set()
+        await eventually(lambda: ends.ends, 10)
+        assert await room.link.call("LLEN", room.keys.active) + await room.link.call("LLEN", room.keys.wait) == 1  # type: ignore[operator]
+        fields = await room.fields(job_id)
+        assert WRONG in fields["defa"]
+        assert fields.get("atm", "0") == "0"
+        await room.link.call("DEL", room.keys.failed, room.keys.completed)
+        fields = await room.becomes(job_id, "failed", 15)
+    assert WRONG in fields["failedReason"]
+    assert work.runs == 1
+    *before, last = ends.outcomes()
+    assert (set(before), last) == ({"lock_lost"}, "failed")
+
+
+async def test_what_is_refused_for_a_while_is_written_in_the_end(
+    room: Room, ends: Ends, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivery, "MOST_REFUSALS", 50)
+    work = Work()
+    job_id = await room.add("work")
+    async with room.engine(work.handlers, hooks=ends, concurrency=1) as engine:
+        await eventually(lambda: engine.busy)
+        await broken(room, "completed")
+        work.go.set()
+
+        await eventually(lambda: "is active again" in caplog.text)
+        assert not ends.ends
+        await room.link.call("DEL", room.keys.completed)
+        fields = await room.becomes(job_id, "completed")
+    assert (fields["returnvalue"], fields["atm"]) == ('"done"', "1")
+    assert ends.outcomes() == ["completed"]
+    assert work.runs == 1

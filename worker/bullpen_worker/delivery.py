@@ -26,9 +26,6 @@ from bullpen_worker.runs import Run
 MOST_REFUSALS: Final = 8
 """How often an ack is sent that Redis refuses for a reason that should not pass, some 5 s in all; then the job fails."""
 
-_RESCUED_LOCK_MS: Final = (
-    30_000  # longer than the sending goes on: what renews locks may have given this one up for lost
-)
 _LONGEST_PAUSE_S: Final = 2.0
 _HEAR_S: Final = 0.1  # a nudge, a beat, and a word from supervisor to child
 logger = logging.getLogger("bullpen.worker")
@@ -146,7 +143,7 @@ class Delivery:
         job_id, pack, token = self._run.id, self._floor.pack, self._sender.token
         try:
             attempts_made = self._run.stored.attempts_made
-            await rescue.hold(connection, pack, job_id, token, lock_ms=_RESCUED_LOCK_MS, attempts_made=attempts_made)
+            await rescue.hold(connection, pack, job_id, token, lock_ms=rescue.LOCK_MS, attempts_made=attempts_made)
             if self._refusals < MOST_REFUSALS:
                 return
             if isinstance(self._ending, outcomes.Released):  # nothing is lost with it: it runs again

@@ -17,6 +17,9 @@ from bullpen_worker.templates import Templates
 
 ERROR_TYPE: Final = "bullpen.EndRefused"
 
+LOCK_MS: Final = 30_000
+"""For how long a job is locked anew: what renews locks may have given it up for lost by then."""
+
 _PLACES: Final = (b"wait", b"paused", b"prioritized", b"delayed", b"completed", b"failed")
 
 logger = logging.getLogger("bullpen.worker")

@@ -27,6 +27,7 @@ from bullpen_worker.leases import Key, Run
 _SWEEP_EVERY: Final = 12  # beats
 _LOST_FOR_MS: Final = 60_000
 _OBEYING_MS: Final = 500
+_RETIRING_MS: Final = 1_000
 _AFTER_FAILURE_MS: Final = 500
 _ANSWER_S: Final = 5.0
 _ARMED: Final = 64
@@ -198,7 +199,8 @@ class Orders:
     def _pause_ms(self) -> int:
         pause_ms = _OBEYING_MS if self._cancelling else heartbeat.BEAT_MS
         if self._retire_until_ms is not None:
-            pause_ms = min(pause_ms, max(1, self._retire_until_ms - self._clock_ms() + 1))
+            # Somebody waits to hear that the last job has ended, or for the lease to run out.
+            pause_ms = min(pause_ms, _RETIRING_MS, max(1, self._retire_until_ms - self._clock_ms() + 1))
         return pause_ms
 
     # -- listening -----------------------------------------------------------

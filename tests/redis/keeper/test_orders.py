@@ -116,6 +116,13 @@ async def test_retiring_is_a_lease(orders, client, queue, obeyed):
     assert not orders.retiring
 
 
+async def test_who_retires_says_every_second_how_busy_it_is(orders, client, queue):
+    assert await orders.beat() == heartbeat.BEAT_MS
+    lease = {"v": 1, "pod": "uid", "start": 2, "deadline": await server_ms(client) + 30_000}
+    await client.hset(queue.keys.retiring, SELF, json.dumps(lease))
+    assert await orders.beat() <= 1_000
+
+
 async def test_an_order_that_is_taken_back_ends(orders, client, queue, obeyed):
     lease = {"v": 1, "start": 2, "deadline": await server_ms(client) + 30_000}
     await client.hset(queue.keys.retiring, SELF, json.dumps(lease))

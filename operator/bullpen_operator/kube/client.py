@@ -30,6 +30,8 @@ PAGE: Final = 500
 """Objects of one reply to a list."""
 
 _MESSAGE_LENGTH: Final = 1_000
+_JSON: Final = "application/json"
+_METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON_PATCH: Final = "application/json-patch+json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
@@ -102,7 +104,9 @@ class Kube:
         found, _ = await self.list_at(kind, namespace, labels)
         return found
 
-    async def list_at(self, kind: Kind, namespace: str = "", labels: str = "") -> tuple[Sequence[Object], str]:
+    async def list_at(
+        self, kind: Kind, namespace: str = "", labels: str = "", *, accept: str = _JSON
+    ) -> tuple[Sequence[Object], str]:
         """Give all objects of a kind, and the resource version that they are of. Raises `KubeError`."""
         items: list[Object] = []
         query = [("limit", str(PAGE))]
@@ -110,17 +114,20 @@ class Kube:
             query.append(("labelSelector", labels))
         token = ""
         while True:
-            page = await self._call(
-                "GET", kind.path(namespace), query=[*query, ("continue", token)] if token else query
-            )
+            more = [*query, ("continue", token)] if token else query
+            page = await self._call("GET", kind.path(namespace), query=more, accept=accept)
             for item in page.get("items") or ():
-                item.setdefault("apiVersion", kind.api_version)
-                item.setdefault("kind", kind.kind)
+                item["apiVersion"], item["kind"] = kind.api_version, kind.kind
                 items.append(item)
             metadata = page.get("metadata") or {}
             token = metadata.get("continue") or ""
             if not token:
                 return items, metadata.get("resourceVersion") or ""
+
+    async def list_metadata(self, kind: Kind, namespace: str = "", labels: str = "") -> Sequence[Object]:
+        """Give all objects of a kind with nothing but their `metadata`, for where the rest is not needed. Raises `KubeError`."""
+        found, _ = await self.list_at(kind, namespace, labels, accept=_METADATA_LIST)
+        return found
 
     async def read(self, path: str) -> Object:
         """Give what the API server says at a path, such as ``/version``. Raises `KubeError`."""
@@ -218,7 +225,8 @@ class Kube:
         *,
         query: Sequence[tuple[str, str]] = (),
         body: object = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         dry_run: bool = False,
     ) -> Object:
         what = f"{method} {path}"
@@ -231,7 +239,7 @@ class Kube:
                     raise NotLeading(msg)
                 self.writes += 1
             try:
-                status, headers, data = await self._send(method, path, query, body, content_type)
+                status, headers, data = await self._send(method, path, query, body, (accept, content_type))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = Unavailable(f"{what}: {_brief(error)}")
             else:
@@ -248,13 +256,13 @@ class Kube:
         raise failure
 
     async def _send(
-        self, method: str, path: str, query: Sequence[tuple[str, str]], body: object, content_type: str
+        self, method: str, path: str, query: Sequence[tuple[str, str]], body: object, types: tuple[str, str]
     ) -> tuple[int, "aiohttp.typedefs.LooseHeaders", Object]:
         verb, url, headers, _, _ = await self._api.param_serialize(
             method,
             path,
             query_params=list(query),
-            header_params={"Accept": "application/json", "Content-Type": content_type},
+            header_params={"Accept": types[0], "Content-Type": types[1]},
             auth_settings=["BearerToken"],
         )
         response = await self._api.call_api(verb, url, headers, body=body, _request_timeout=self._timeout)

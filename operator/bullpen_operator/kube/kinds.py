@@ -121,6 +121,22 @@ def kind_of(obj: Object) -> Kind:
     return _BY_NAME[obj["apiVersion"], obj["kind"]]
 
 
+def by_name(api_version: str, kind: str) -> Kind:
+    """Give a namespaced kind by its names; of one that is not known here, the plural is made as Kubernetes' own tools do."""
+    known = _BY_NAME.get((api_version, kind))
+    if known is not None:
+        return known
+    group, _, version = api_version.rpartition("/")
+    lowered = kind.lower()
+    if lowered.endswith(("s", "x", "z", "ch", "sh")):
+        plural = f"{lowered}es"
+    elif lowered.endswith("y") and lowered[-2:-1] not in set("aeiou"):
+        plural = f"{lowered[:-1]}ies"
+    else:
+        plural = f"{lowered}s"
+    return Kind(group, version, plural, kind)
+
+
 def key_of(kind: Kind, obj: Object) -> Key:
     """Give the key of an object."""
     metadata = obj["metadata"]

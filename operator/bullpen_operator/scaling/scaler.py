@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from bullpen.errors import BullpenError
 from bullpen.scaling import Reason
@@ -54,7 +54,7 @@ class Servers(Protocol[Ref_contra]):
 class ScalingMeter(Protocol):
     """What is counted of scaling. Nothing here blocks or raises."""
 
-    def scaled(self, key: Key, queue: str, direction: str, reason: Reason) -> None:
+    def scaled(self, key: Key, queue: str, direction: Literal["up", "down"], reason: Reason) -> None:
         """Count a change of the number that was made."""
         ...
 

@@ -1,0 +1,364 @@
+"""The operator from its start to its end: what it is made of, and which news leads to which work.
+
+Concurrency model: `run` owns one task group in one event loop (Kopf alone has another, in a thread: `informers`). In it are the
+election, the informers, the scaler, the workers of the queue of JobQueues to be reconciled, the writer of statuses, the
+writer of events. Whichever of them dies takes the operator down, loudly; what concerns one JobQueue alone is caught where it
+is worked on, and tried again later each time. SIGTERM cancels them all: the fence closes first, then the lease is let go.
+
+Without the lead everything runs and nothing is written, so that taking over is a matter of a moment.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from kubernetes.aio.client import Configuration
+
+from bullpen.errors import BullpenError, ConfigurationError
+from bullpen_operator import metrics, probes
+from bullpen_operator.cache import REPLICA_MANAGERS, Cache, Change
+from bullpen_operator.cases import Grants, Parts
+from bullpen_operator.children import Children
+from bullpen_operator.connections.pool import Redis, Redises
+from bullpen_operator.connections.references import RedisRef
+from bullpen_operator.desired.deployments import Workplace
+from bullpen_operator.informers import Informers
+from bullpen_operator.kube import access, kinds
+from bullpen_operator.kube.client import Kube
+from bullpen_operator.kube.errors import Conflict, KubeError, NotLeading
+from bullpen_operator.kube.kinds import Key, Object
+from bullpen_operator.kube.lease import Election, Terms
+from bullpen_operator.kube.recorder import Recorder
+from bullpen_operator.reconciler import Reconciler
+from bullpen_operator.reporting import Reporter
+from bullpen_operator.revisions import Revisions
+from bullpen_operator.scaling.scaler import Scaler
+from bullpen_operator.settings import Settings
+from bullpen_operator.workqueue import WorkQueue
+
+log = logging.getLogger("bullpen.operator")
+
+PREPARE_AGAIN_SECONDS: Final = 2.0
+CONFLICT_SECONDS: Final = 0.2
+_CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
+
+
+class Operator:
+    """One operator. Use `run`, once."""
+
+    def __init__(self, settings: Settings, configuration: Configuration, grants: Callable[[Kube], Grants]) -> None:
+        self._settings = settings
+        self._grants = grants
+        loop = asyncio.get_running_loop()
+        self._clock: Callable[[], float] = loop.time
+        self.metrics = metrics.Metrics()
+        self.election_kube = Kube(configuration)
+        self.kube = Kube(configuration, fence=self.leads)
+        self._election = Election(
+            self.election_kube,
+            Terms(
+                namespace=settings.namespace,
+                name=settings.lease,
+                identity=settings.identity,
+                lease_seconds=settings.lease_seconds,
+                renew_seconds=settings.renew_seconds,
+                retry_seconds=settings.retry_seconds,
+            ),
+            changed=lambda leads: self._lead_changed(leads=leads),
+            random=random.random,
+        )
+        self.cache = Cache()
+        self.informers = Informers(
+            self.kube,
+            configuration,
+            self.cache,
+            namespaces=settings.namespaces,
+            resync_seconds=settings.resync_seconds,
+            clock=self._clock,
+            random=random.random,
+        )
+        self.queue: WorkQueue[Key] = WorkQueue(clock=self._clock, random=random.random)
+        self._prepared = False
+        self._prepare = asyncio.Event()
+        self._thorough_at: dict[Key, float] = {}
+        self._cluster_id = settings.cluster_id
+        self._reconciler: Reconciler | None = None
+        self._reporter: Reporter | None = None
+        self._scaler: Scaler[RedisRef] | None = None
+        self.port = 0
+        """Where the probes are served, once they are."""
+
+    def leads(self) -> bool:
+        """Whether anything may be written."""
+        return not self._settings.leader_election or self._election.leads()
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises what a part of it died of."""
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.election_kube)
+            await stack.enter_async_context(self.kube)
+            if self._settings.probes:
+                answers = probes.Answers(self._not_ready, self._render, metrics.CONTENT_TYPE)
+                self.port = await stack.enter_async_context(probes.serve(self._settings.probes, answers))
+            redises = await stack.enter_async_context(Redises(self.kube))
+            async with asyncio.TaskGroup() as tasks:
+                if self._settings.leader_election:
+                    tasks.create_task(self._election.run(), name="election")
+                else:
+                    self._lead_changed(leads=True)
+                tasks.create_task(self.informers.run(), name="informers")
+                await self.informers.synced.wait()
+                parts, scaler = self._wire(redises)
+                tasks.create_task(scaler.run(), name="scaler")
+                tasks.create_task(parts.reporter.run(), name="status")
+                tasks.create_task(parts.recorder.run(), name="events")
+                tasks.create_task(self._prepare_for_ever(parts), name="prepare")
+                tasks.create_task(self.queue.run(self._work, self._settings.concurrency), name="reconcile")
+
+    # -- putting it together -----------------------------------------------------------------------------------------
+
+    def _wire(self, redises: Redises) -> tuple[Parts, Scaler[RedisRef]]:
+        settings, kube, cache = self._settings, self.kube, self.cache
+        recorder = Recorder(
+            kube, settings.identity, clock=time.monotonic, name=lambda: f"{time.time_ns():x}{secrets.token_hex(2)}"
+        )
+        scaler: Scaler[RedisRef] = Scaler(
+            kube, cache, redises, leading=self.leads, changed=self._scaling_changed, meter=self.metrics
+        )
+        reporter = Reporter(
+            kube,
+            cache,
+            scaler,
+            recorder,
+            leads=self.leads,
+            clock=self._clock,
+            random=random.random,
+            now=_now,
+            writes_per_second=settings.status_writes_per_second,
+        )
+        workplace = Workplace(image_pull_secrets=settings.worker_image_pull_secrets)
+        parts = Parts(
+            kube=kube,
+            cache=cache,
+            children=Children(kube, cache, workplace, network_policies=settings.network_policies),
+            revisions=Revisions(kube),
+            redises=redises,
+            grants=self._grants(kube),
+            scaler=scaler,
+            reporter=reporter,
+            recorder=recorder,
+        )
+        self._reporter, self._scaler = reporter, scaler
+        redises.subscribe(self._redis_changed)
+        cache.subscribe(self._heard)
+        return parts, scaler
+
+    async def _prepare_for_ever(self, parts: Parts) -> None:
+        """Before the first reconcile, and whenever the lead is taken: find what is there, then look at every JobQueue."""
+        while True:
+            self._prepare.clear()
+            try:
+                self._reconciler = self._reconciler or Reconciler(
+                    parts, self._settings, cluster_id=await self._find_cluster_id(), leads=self.leads, now=_now
+                )
+                await parts.children.load(self._settings.namespaces)
+                await parts.revisions.load(self._settings.namespaces)
+            except KubeError as error:
+                log.warning("not_prepared", extra={"error": str(error)})
+                await asyncio.sleep(PREPARE_AGAIN_SECONDS)
+                continue
+            self._prepared = True
+            for obj in self.cache.all(kinds.JOBQUEUE):
+                self.queue.add(kinds.key_of(kinds.JOBQUEUE, obj))
+            await self._prepare.wait()
+
+    async def _find_cluster_id(self) -> str:
+        """Give what tells this cluster from others: told, or the uid of a namespace that lives as long as it does."""
+        if self._cluster_id:
+            return self._cluster_id
+        name = "kube-system" if self._settings.cluster_wide else self._settings.namespace
+        namespace = await self.kube.get(kinds.NAMESPACE, "", name)
+        if namespace is None:
+            msg = f"there is no namespace {name}: set {'BULLPEN_OPERATOR_CLUSTER_ID'} to what tells this cluster from others"
+            raise ConfigurationError(msg)
+        self._cluster_id = namespace["metadata"]["uid"]
+        return self._cluster_id
+
+    # -- working -----------------------------------------------------------------------------------------------------
+
+    async def _work(self, key: Key) -> None:
+        """Reconcile one JobQueue; whatever becomes of it, it is looked at again."""
+        self.metrics.queue_depth(len(self.queue))
+        reconciler = self._reconciler
+        if reconciler is None or not self._prepared:
+            return  # all are looked at once that is done
+        began = self._clock()
+        thorough = began >= self._thorough_at.setdefault(key, began + self._until_resync())
+        try:
+            result = await reconciler.reconcile(key, thorough=thorough)
+        except (NotLeading, Conflict) as error:
+            # Another was quicker, or leads now: what is true now is on its way to the cache.
+            log.debug("reconcile_overtaken", extra={"key": str(key), "error": str(error)})
+            self.queue.add(key, delay=CONFLICT_SECONDS)
+            return
+        except BullpenError as error:
+            delay = self.queue.failed(key)
+            log.warning("reconcile_failed", extra={"key": str(key), "error": str(error), "again_in": round(delay, 1)})
+            self.metrics.reconciled("retry", self._clock() - began)
+            return
+        except Exception:  # one JobQueue that cannot be understood must not stop all others
+            delay = self.queue.failed(key)
+            log.exception("reconcile_broke", extra={"key": str(key), "again_in": round(delay, 1)})
+            self.metrics.reconciled("failed", self._clock() - began)
+            return
+        if result.word != "standby":
+            self.metrics.reconciled(result.word, self._clock() - began)
+        if result.failed:
+            self.queue.failed(key)
+        else:
+            self.queue.succeeded(key)
+        self._look_again(key, result.again_seconds, thorough=thorough)
+
+    def _look_again(self, key: Key, seconds: float | None, *, thorough: bool) -> None:
+        if self.cache.find(key) is None:
+            self._thorough_at.pop(key, None)
+            self.metrics.forget(key)
+            return
+        if thorough:
+            self._thorough_at[key] = self._clock() + self._until_resync()
+        self.queue.add(key, delay=max(0.01, self._thorough_at[key] - self._clock()))
+        if seconds is not None:
+            self.queue.add(key, delay=seconds)
+
+    def _until_resync(self) -> float:
+        return self._settings.resync_seconds * (0.75 + 0.5 * random.random())  # noqa: S311 - spreads work, guards nothing
+
+    # -- news --------------------------------------------------------------------------------------------------------
+
+    def _lead_changed(self, *, leads: bool) -> None:
+        self.metrics.leading(leads=leads)
+        if leads:
+            self._prepare.set()
+
+    def _heard(self, change: Change) -> None:
+        """Say which JobQueues a change in the cluster concerns."""
+        kind = change.key.kind
+        if kind == kinds.JOBQUEUE:
+            if change.new is None or change.old is None or _outline(change.new) != _outline(change.old):
+                self.queue.add(change.key)
+        elif kind in (kinds.DEPLOYMENT, kinds.STATEFULSET):
+            self._target_changed(change)
+        elif kind in _CONNECTIONS:
+            if change.new is None or change.old is None or _outline(change.new) != _outline(change.old):
+                self._add_all(self._reconciler.using(change.key) if self._reconciler is not None else ())
+        elif kind == kinds.NAMESPACE and (
+            change.new is None or change.old is None or _outline(change.new) != _outline(change.old)
+        ):
+            self._add_all(
+                kinds.key_of(kinds.JOBQUEUE, obj)
+                for obj in self.cache.all(kinds.JOBQUEUE)
+                if obj["metadata"]["namespace"] == change.key.name
+            )
+
+    def _target_changed(self, change: Change) -> None:
+        obj = change.new or change.old
+        name = kinds.labels_of(obj).get(kinds.LABEL_SCALED_BY) if obj is not None else None
+        if obj is None or not name:
+            return
+        key = Key(kinds.JOBQUEUE, change.key.namespace, name)
+        if self._reporter is not None:
+            self._reporter.touch(key)
+        ours = (
+            change.key.kind == kinds.DEPLOYMENT and kinds.labels_of(obj).get(kinds.LABEL_MANAGED_BY) == kinds.MANAGED_BY
+        )
+        if ours and (change.new is None or (change.old is not None and _outline(change.new) != _outline(change.old))):
+            self.queue.add(key)
+
+    def _redis_changed(self, redis: Redis) -> None:
+        self.metrics.redis_up(redis.id, redis.up)
+        if redis.up and self._reconciler is not None:
+            self._add_all(self._reconciler.on(redis.ref))
+
+    def _scaling_changed(self, key: Key) -> None:
+        """Take what the scaler has new to tell, to the metrics and the status."""
+        if self._reporter is None or self._scaler is None:
+            return
+        self._reporter.touch(key)
+        state, facts = self._scaler.state(key), self._reporter.facts(key)
+        if state is None or facts is None or facts.spec is None:
+            return
+        if state.reading is not None:
+            self.metrics.counted(key, facts.queue, state.reading)
+        if state.desired is not None:
+            self.metrics.sized(
+                key,
+                facts.queue,
+                desired=state.desired,
+                replicas=state.crew.replicas,
+                max_replicas=facts.spec.scaling.max_replicas if facts.spec.scaling is not None else None,
+                limited=[each.reason for each in state.limited],
+            )
+
+    def _add_all(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.queue.add(key)
+
+    # -- probes ------------------------------------------------------------------------------------------------------
+
+    def _not_ready(self) -> str:
+        if not self.informers.synced.is_set():
+            return "the cluster is not known yet: the API server does not answer, or the definitions are not installed"
+        if not self._prepared:
+            return "what was there before is being found"
+        return ""
+
+    def _render(self) -> bytes:
+        self.metrics.queue_depth(len(self.queue))
+        return self.metrics.render()
+
+
+async def run(settings: Settings, grants: Callable[[Kube], Grants], stop: asyncio.Event) -> None:
+    """Run an operator until `stop` is set. Raises `ConfigurationError`, and what a part of it died of."""
+    operator = Operator(settings, await access.configuration(settings.kubeconfig), grants)
+    work = asyncio.create_task(operator.run(), name="operator")
+    wait = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait((work, wait), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        wait.cancel()
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
+def _outline(obj: Object) -> tuple[object, ...]:
+    """Give of an object what a reconcile goes by: neither its status, nor the replicas, which are the scaler's."""
+    metadata = obj["metadata"]
+    annotations = {
+        name: value
+        for name, value in (metadata.get("annotations") or {}).items()
+        if not name.startswith("deployment.kubernetes.io/")
+    }
+    spec = obj.get("spec") or {}
+    if obj.get("kind") == kinds.DEPLOYMENT.kind:
+        spec = {name: value for name, value in spec.items() if name != "replicas"}
+    return (
+        metadata.get("uid"),
+        metadata.get("deletionTimestamp"),
+        metadata.get("finalizers"),
+        metadata.get("labels"),
+        metadata.get("ownerReferences"),
+        annotations,
+        spec,
+        metadata.get(REPLICA_MANAGERS),
+    )
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,173 @@
+"""Writes the status of JobQueues: all of it, by one writer, at a bounded pace, each in its turn.
+
+Whoever has news of a JobQueue says so (`put`, `touch`); the status is composed when its turn comes, from what is known then,
+and written only when that is worth it (`status.due`). Trouble with Redis is told once it has lasted a few seconds: a
+Redis that blinks would else cost two writes for each of its queues.
+
+One task (`run`) writes. Events are recorded on the transitions that a written status shows.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from bullpen_operator import conditions, status
+from bullpen_operator.cache import Cache
+from bullpen_operator.conditions import Facts, Known
+from bullpen_operator.kube import kinds
+from bullpen_operator.kube.client import Kube
+from bullpen_operator.kube.errors import Conflict, KubeError, NotFound, NotLeading
+from bullpen_operator.kube.kinds import Key, Object
+from bullpen_operator.kube.recorder import Recorder
+from bullpen_operator.scaling.units import ScalingState, Target
+from bullpen_operator.workqueue import WorkQueue
+
+log = logging.getLogger("bullpen.operator.status")
+
+GATHER_SECONDS: Final = 0.25
+"""News of a JobQueue is gathered for so long before its status is composed."""
+
+TROUBLE_SECONDS: Final = 5.0
+"""Trouble with Redis is told when it has lasted so long."""
+
+
+class States(Protocol):
+    """What is asked of the scaler."""
+
+    def state(self, key: Key) -> ScalingState | None:
+        """Give what it knows of a JobQueue; None where that is not in its care."""
+        ...
+
+
+class Reporter:
+    """Composes and writes statuses. `clock` is the event loop's, `now` the calendar's."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        states: States,
+        recorder: Recorder,
+        *,
+        leads: Callable[[], bool],
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        now: Callable[[], dt.datetime],
+        writes_per_second: float,
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._states = states
+        self._recorder = recorder
+        self._leads = leads
+        self._clock = clock
+        self._now = now
+        self._pace = 1 / writes_per_second
+        self._facts: dict[Key, Facts] = {}
+        self._targets: dict[Key, Target] = {}
+        self._trouble_since: dict[Key, float] = {}
+        self._queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random)
+
+    def put(self, key: Key, facts: Facts, target: Target | None) -> None:
+        """Take what a reconcile found out."""
+        self._facts[key] = facts
+        if target is None:
+            self._targets.pop(key, None)
+        else:
+            self._targets[key] = target
+        self._queue.add(key)
+
+    def facts(self, key: Key) -> Facts | None:
+        """Give what the last reconcile found out."""
+        return self._facts.get(key)
+
+    def touch(self, key: Key) -> None:
+        """Look at the status anew soon: something that it tells of has changed. Cheap, at any rate."""
+        if key in self._facts:
+            self._queue.add(key, delay=GATHER_SECONDS)
+
+    def forget(self, key: Key) -> None:
+        """Forget a JobQueue that is gone."""
+        self._facts.pop(key, None)
+        self._targets.pop(key, None)
+        self._trouble_since.pop(key, None)
+        self._queue.forget(key)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        await self._queue.run(self._report, 1)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _report(self, key: Key) -> None:
+        obj, facts = self._cache.find(key), self._facts.get(key)
+        if obj is None or facts is None or not self._leads():
+            return
+        before: Mapping[str, Any] = obj.get("status") or {}
+        now = self._now()
+        new = status.compose(self._known(key, facts), before, now)
+        due = status.due(new, before, now)
+        if not due.now:
+            if due.after_seconds is not None:
+                self._queue.add(key, delay=due.after_seconds)
+            return
+        try:
+            written = await self._kube.apply_status(_patch(obj, new))
+        except NotLeading:
+            return
+        except (NotFound, Conflict):  # gone, or another of the same name: there will be news of it
+            return
+        except KubeError as error:
+            log.warning("status_not_written", extra={"jobqueue": str(key), "error": str(error)})
+            self._queue.failed(key)
+            return
+        self._queue.succeeded(key)
+        self._cache.put(kinds.JOBQUEUE, written)
+        self._tell(obj, before, new)
+        await asyncio.sleep(self._pace)
+
+    def _known(self, key: Key, facts: Facts) -> Known:
+        scaling = self._states.state(key)
+        target = self._targets.get(key)
+        fleet = conditions.fleet_of(None if target is None else self._cache.find(target.key))
+        if scaling is not None and target is not None and not fleet.exists and target.foreign:
+            # A kind that is not watched: the scaler has read its scale.
+            number = scaling.crew.replicas
+            fleet = replace(fleet, exists=True, replicas=number, wanted=number, updated=number, available=number)
+        return Known(facts, fleet, scaling, self._redis_down(key, scaling))
+
+    def _redis_down(self, key: Key, scaling: ScalingState | None) -> str:
+        if scaling is None or not scaling.redis_trouble:
+            self._trouble_since.pop(key, None)
+            return ""
+        lasted = self._clock() - self._trouble_since.setdefault(key, self._clock())
+        if lasted >= TROUBLE_SECONDS:
+            return scaling.redis_trouble
+        self._queue.add(key, delay=TROUBLE_SECONDS - lasted + GATHER_SECONDS)
+        return ""
+
+    def _tell(self, obj: Object, before: Mapping[str, Any], new: Object) -> None:
+        """Record events for what became another: Ready, and what stands behind it."""
+        old = {each["type"]: each for each in before.get("conditions") or ()}
+        for each in new["conditions"]:
+            name, was = each["type"], old.get(each["type"])
+            if was is not None and (was["status"], was["reason"]) == (each["status"], each["reason"]):
+                continue
+            if name == "Ready":
+                ready = each["status"] == "True"
+                self._recorder.record(obj, "Normal" if ready else "Warning", each["reason"], each["message"])
+            elif name == "Paused" and was is not None and "Unknown" not in {was["status"], each["status"]}:
+                self._recorder.record(obj, "Normal", each["reason"], each["message"])
+
+
+def _patch(obj: Object, new: Object) -> Object:
+    metadata = obj["metadata"]
+    return {
+        "apiVersion": kinds.JOBQUEUE.api_version,
+        "kind": kinds.JOBQUEUE.kind,
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+        "status": new,
+    }

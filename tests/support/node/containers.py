@@ -64,14 +64,21 @@ def ensure_pause(layout: Layout) -> None:
 
 
 def load(layout: Layout, *tags: str) -> None:
-    """Bring images that buildah built to the node. Pods use `imagePullPolicy` Never or IfNotPresent."""
+    """Bring images that buildah built to the node, where they are not there. Pods pull Never or IfNotPresent."""
+    known = layout.containerd / "bullpen-images.json"  # goes with the images
+    loaded: dict[str, str] = json.loads(known.read_text()) if known.exists() else {}
     for tag in tags:
+        image = images.identity(tag)
+        if loaded.get(tag) == image:
+            continue
         archive = layout.run / f"image-{os.getpid()}.tar"
         try:
             images.save(tag, archive)
             _ctr(layout, "images", "import", archive)
         finally:
             archive.unlink(missing_ok=True)
+        loaded[tag] = image
+        known.write_text(json.dumps(loaded))
 
 
 def end_all(layout: Layout) -> None:

@@ -44,6 +44,11 @@ def exists(tag: str) -> bool:
     return succeeds("buildah", "inspect", "--type", "image", tag)
 
 
+def identity(tag: str) -> str:
+    """What tells this image from an earlier one of the same name."""
+    return run("buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", tag).strip()
+
+
 def save(tag: str, archive: Path) -> None:
     """Write an image to a file."""
     archive.unlink(missing_ok=True)

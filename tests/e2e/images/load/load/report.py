@@ -1,0 +1,31 @@
+"""Print as JSON what became of jobs: python -m load.report COUNT. Read from BullMQ's own fields."""
+
+import json
+import sys
+
+import redis
+
+from bullpen import RedisSettings
+from bullpen.redis import binding
+from load.jobs import QUEUE
+
+FIELDS = ("atm", "ats", "stc", "finishedOn", "failedReason", "returnvalue")
+
+
+def report(count: int) -> list[dict[str, object]]:
+    """Read the fields of each job."""
+    settings = binding.for_queue(RedisSettings.from_environment(), QUEUE)
+    password = settings.password.get_secret_value() if settings.password else None
+    server = redis.Redis(settings.host, settings.port, settings.db, password, username=settings.username)
+    with server.pipeline(transaction=False) as pipe:
+        for number in range(count):
+            pipe.hmget(f"{settings.prefix}:{QUEUE}:job-{number}", *FIELDS)
+        rows = pipe.execute()
+    return [
+        {name: None if value is None else value.decode() for name, value in zip(FIELDS, row, strict=True)}
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    json.dump(report(int(sys.argv[1])), sys.stdout)

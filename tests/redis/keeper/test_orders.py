@@ -9,6 +9,7 @@ import pytest
 
 from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
+from bullpen_worker import heartbeat
 from bullpen_worker.heartbeat import Entry
 from bullpen_worker.keeper import Keeper
 from bullpen_worker.leases import Run

@@ -63,7 +63,6 @@ class Delivery:
         self._ending = ending
         self._uncertain = False  # an earlier sending may have been applied
         self._refusals = 0
-        self._failing = False  # in place of what was refused
         self._set_aside = False
         self._pause_s = 0.05
 
@@ -148,18 +147,17 @@ class Delivery:
                 return
             if isinstance(self._ending, outcomes.Released):  # nothing is lost with it: it runs again
                 self._give_up(error)
-            elif not self._failing:
-                self._failing = True
-                why = rescue.failure(acks.label(self._ending), error)
-                logger.error("job %s fails: %s", job_id.decode(errors="replace"), why.reason)
-                self._ending = outcomes.Failed(why)
             elif isinstance(self._ending, outcomes.Failed):
-                now_ms = time.time_ns() // 1_000_000
+                why = self._ending.failure
                 self._set_aside = await rescue.set_aside(
-                    connection, pack, job_id, token, self._ending.failure, now_ms=now_ms
+                    connection, pack, job_id, token, why, now_ms=time.time_ns() // 1_000_000
                 )
                 if not self._set_aside:
                     self._give_up(error)
+            else:
+                why = rescue.failure(acks.label(self._ending), error)
+                logger.error("job %s fails: %s", job_id.decode(errors="replace"), why.reason)
+                self._ending = outcomes.Failed(why)
         except ReplyError as refusal:
             if self._refusals >= MOST_REFUSALS:
                 self._give_up(refusal)

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from bullpen import Backoff, Handlers, Snooze
+from bullpen import Backoff, Handlers, NonRetryableError, Snooze
 from bullpen_worker import delivery
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.waiting import eventually
@@ -83,7 +83,8 @@ async def test_a_job_that_cannot_even_fail_is_kept_and_its_handler_is_not_called
         await eventually(lambda: ends.ends, 10)
 
         async def kept() -> bool:
-            return await room.state(job_id) in {"active", "wait"}
+            lists = [await room.link.call("LRANGE", key, 0, -1) for key in (room.keys.active, room.keys.wait)]
+            return [job_id.encode()] in lists
 
         # An ack that is refused takes it out for a moment, each time.
         await eventually(kept)
@@ -95,6 +96,20 @@ async def test_a_job_that_cannot_even_fail_is_kept_and_its_handler_is_not_called
     assert work.runs == 1
     *before, last = ends.outcomes()
     assert (set(before), last) == ({"lock_lost"}, "failed")
+
+
+async def test_a_job_that_has_failed_anyway_keeps_its_own_reason(room: Room, ends: Ends) -> None:
+    work = Work(NonRetryableError("no such card"))
+    job_id = await room.add("work")
+    async with room.engine(work.handlers, hooks=ends, concurrency=1) as engine:
+        await eventually(lambda: engine.busy)
+        await broken(room, "events")
+        work.go.set()
+        await eventually(lambda: ends.ends, 10)
+        await room.link.call("DEL", room.keys.events)
+        fields = await room.becomes(job_id, "failed")
+    assert (fields["failedReason"], fields["atm"]) == ("no such card", "1")
+    assert fields["bullpen:error"] == '{"type":"bullpen.NonRetryableError"}'
 
 
 async def test_what_is_refused_for_a_while_is_written_in_the_end(

@@ -8,10 +8,11 @@ again, in one pipeline. Redis keeps users in memory; where it has an `aclfile`, 
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from bullpen.errors import BullpenError, RedisUnavailable
 from bullpen.redis.failures import ReplyError
@@ -20,6 +21,8 @@ from bullpen_operator.connections import acl
 from bullpen_operator.connections.acl import Confines
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
+
+log = logging.getLogger("bullpen.operator.connections")
 
 LOOK_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 600.0
@@ -31,6 +34,8 @@ _LOG_ENTRIES: Final = 16
 
 class UsersRefused(BullpenError):
     """The connection's own account may not manage users."""
+
+    reason = "UsersRefused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +63,26 @@ class _Server:
     task: "asyncio.Task[None] | None" = None
 
 
-class Log(Protocol):
-    """Told what happened, for the operator's log."""
-
-    def info(self, event: str, /, **values: object) -> None:
-        """Note what is worth knowing."""
-        ...
-
-
 class Users:
-    """See the module. `cluster` tells the users of this operator's JobQueues from all others: cluster and class."""
+    """See the module.
+
+    `cluster` gives what tells the users of this operator's JobQueues from all others: cluster and class. `exists` says whether
+    there is a JobQueue of this namespace and name.
+    """
 
     def __init__(
         self,
         redises: Redises,
         *,
-        cluster: str,
+        cluster: Callable[[], str],
         exists: Callable[[str, str], bool],
         leading: Callable[[], bool],
-        log: Log,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redises = redises
         self._cluster = cluster
         self._exists = exists
         self._leading = leading
-        self._log = log
         self._monotonic = monotonic
         self._servers: dict[RedisRef, _Server] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -91,7 +90,7 @@ class Users:
 
     def name(self, namespace: str, jobqueue: str) -> str:
         """Give the name of a JobQueue's user."""
-        return acl.user_name(self._cluster, namespace, jobqueue)
+        return acl.user_name(self._cluster(), namespace, jobqueue)
 
     async def run(self) -> None:
         """Look after the users until cancelled."""
@@ -175,7 +174,7 @@ class Users:
             pack_command("ACL", "USERS"),
             pack_command("ACL", "LOG", _LOG_ENTRIES),
         )
-        info, users, log = await server.redis.exchange(b"".join(commands), len(commands))
+        info, users, logins = await server.redis.exchange(b"".join(commands), len(commands))
         for reply in (info, users):
             if isinstance(reply, ReplyError):
                 raise self._refused(server.redis, reply)
@@ -184,7 +183,7 @@ class Users:
             if isinstance(users, list)
             else set()
         )
-        refused = _refused_logins(log)
+        refused = _refused_logins(logins)
         locked_out = {user for user, _ in refused - server.refused_seen} & server.users.keys()
         server.refused_seen = refused
         other = self._learn(server, info)
@@ -193,7 +192,7 @@ class Users:
         if server.users and (other or missing or stale):
             await self._set(server, dict(server.users))
             if missing or other:
-                self._log.info("users set again", redis=server.redis.id, users=len(server.users), missing=len(missing))
+                log.info("users_set_again", extra={"redis": server.redis.id, "missing": len(missing)})
         elif locked_out:
             await self._set(server, {user: server.users[user] for user in locked_out})
         await self._sweep(server, there)
@@ -238,7 +237,7 @@ class Users:
     async def _sweep(self, server: _Server, there: set[str]) -> None:
         """Take away users of JobQueues that are gone, or that moved to another Redis."""
         now = self._monotonic()
-        ours = {user: owner for user in there if (owner := acl.owner_of(user, self._cluster)) is not None}
+        ours = {user: owner for user in there if (owner := acl.owner_of(user, self._cluster())) is not None}
         nobodys = {
             user
             for user, owner in ours.items()
@@ -249,7 +248,7 @@ class Users:
         if gone:
             await server.redis.call("ACL", "DELUSER", *gone)
             server.unsaved = True
-            self._log.info("users of nobody removed", redis=server.redis.id, users=len(gone))
+            log.info("users_of_nobody_removed", extra={"redis": server.redis.id, "users": len(gone)})
 
     def _elsewhere(self, user: str) -> bool:
         return any(user in server.users for server in self._servers.values())
@@ -286,10 +285,10 @@ def version_of(info: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(int(part) for part in info.get("redis_version", "").split(".") if part.isdecimal())
 
 
-def _refused_logins(log: Reply) -> frozenset[tuple[str, str]]:
+def _refused_logins(entries: Reply) -> frozenset[tuple[str, str]]:
     """Give the logins that were refused: the user, and what tells this entry of the log from others of the same user."""
     found = set()
-    for entry in log if isinstance(log, list) else ():
+    for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, list):
             continue
         fields = dict(zip(entry[::2], entry[1::2], strict=False))

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from bullpen import errors, retry
 from bullpen.durations import Duration
 from bullpen.handling import outcomes
-from bullpen.handling.contexts import ActiveJob, BaseContext, CancelReason
+from bullpen.handling.contexts import ActiveJob, AttemptCancelled, BaseContext, CancelReason
 from bullpen.handling.middleware import RunMiddleware, RunNext
 from bullpen.handling.outcomes import Circumstances, Completed, EndedElsewhere, Outcome
 from bullpen.handling.registrations import Registration
@@ -134,7 +134,7 @@ def _innermost(registration: Registration, context: BaseContext[Any], job: Activ
     if registration.kind == "async":
         return partial(_call_async, registration, context, job)
     if registration.kind == "thread":
-        return partial(executors.run_thread, partial(_call, registration, context, job), job)
+        return partial(_call_thread, registration, context, job, executors)
     return partial(_call_process, registration, job, executors)
 
 
@@ -150,6 +150,16 @@ async def _call_async(registration: Registration, context: BaseContext[Any], job
     if registration.takes_context:
         return await registration.function(context, *args, **kwargs)
     return await registration.function(*args, **kwargs)
+
+
+async def _call_thread(
+    registration: Registration, context: BaseContext[Any], job: ActiveJob, executors: Executors
+) -> object:
+    value = await executors.run_thread(partial(_call, registration, context, job), job)
+    if job.scope.reason in {CancelReason.TIMEOUT, CancelReason.CANCELLED}:
+        # A thread cannot be interrupted; what it returns when its time is over is as late as if it were still at it.
+        raise AttemptCancelled(job.scope.reason)
+    return value
 
 
 def _call(registration: Registration, context: BaseContext[Any], job: ActiveJob) -> object:

@@ -2,7 +2,8 @@
 
 | the handler | attempt spent | outcome |
 |---|---|---|
-| returned | yes | `Completed` (also when it was cancelled meanwhile, unless the lock was lost) |
+| returned | yes | `Completed` (an async one also when it was cancelled meanwhile, unless the lock was lost) |
+| returned from a thread after its timeout, or after it was cancelled | yes | as if it had not returned |
 | raised an error, or ran into its timeout | yes | `Retried` as the policy says, or `Failed` |
 | raised `NonRetryableError`, `give_up_on`, `PayloadInvalid` | yes | `Failed` |
 | raised `Snooze` | no | `Snoozed`; the 1,001st is `Failed` |

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import threading
 import time
 
 import pytest
@@ -214,6 +215,38 @@ async def test_a_thread_past_its_timeout_keeps_its_slot_until_it_ends(room: Room
         fields = await room.becomes(job_id, "failed")
     assert ends.outcomes() == ["timeout"]
     assert int(fields["finishedOn"]) >= int(ending[0] * 1000)
+
+
+@pytest.mark.parametrize("way", ["times out", "is cancelled", "is cancelled by a stop"])
+async def test_a_thread_that_returns_when_its_time_is_over(room: Room, ends: Ends, way: str) -> None:
+    """It ends as it would have ended a moment later; a stop alone lets it count, its work being done."""
+    q = Handlers("q")
+    over, begun = threading.Event(), threading.Event()
+
+    @q.handler("slow", attempts=1, timeout="50ms" if way == "times out" else "1h")
+    def slow(ctx: SyncContext[None]) -> str:
+        begun.set()
+        while ctx.cancelled is None:
+            time.sleep(0.005)
+        over.wait(10)
+        return "done"
+
+    job_id = await room.add("slow")
+    async with room.engine(q, hooks=ends, concurrency=1) as engine:
+        await eventually(begun.is_set)
+        if way == "is cancelled":
+            engine.cancel(job_id, CancelReason.CANCELLED, "not needed")
+        elif way == "is cancelled by a stop":
+            engine.cancel(job_id, CancelReason.SHUTDOWN)
+        over.set()
+        await room.idle(ends, 1)
+        fields = await room.fields(job_id)
+    outcome, reason = {
+        "times out": ("timeout", "timed out after 50ms"),
+        "is cancelled": ("cancelled", "cancelled: not needed"),
+        "is cancelled by a stop": ("completed", None),
+    }[way]
+    assert (ends.outcomes(), fields.get("failedReason"), fields["atm"]) == ([outcome], reason, "1")
 
 
 async def test_a_job_that_expired_is_not_run(room: Room, ends: Ends) -> None:

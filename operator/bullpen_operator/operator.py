@@ -23,10 +23,12 @@ from kubernetes.aio.client import Configuration
 from bullpen.errors import BullpenError, ConfigurationError
 from bullpen_operator import metrics, probes
 from bullpen_operator.cache import REPLICA_MANAGERS, Cache, Change
-from bullpen_operator.cases import Grants, Parts
+from bullpen_operator.cases import Parts
 from bullpen_operator.children import Children
+from bullpen_operator.connections.grants import Grants
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
+from bullpen_operator.connections.users import Users
 from bullpen_operator.desired.deployments import Workplace
 from bullpen_operator.informers import Informers
 from bullpen_operator.kube import access, kinds
@@ -52,9 +54,8 @@ _CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
 class Operator:
     """One operator. Use `run`, once."""
 
-    def __init__(self, settings: Settings, configuration: Configuration, grants: Callable[[Kube], Grants]) -> None:
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
         self._settings = settings
-        self._grants = grants
         loop = asyncio.get_running_loop()
         self._clock: Callable[[], float] = loop.time
         self.metrics = metrics.Metrics()
@@ -114,8 +115,10 @@ class Operator:
                     self._lead_changed(leads=True)
                 tasks.create_task(self.informers.run(), name="informers")
                 await self.informers.synced.wait()
-                parts, scaler = self._wire(redises)
+                users = Users(redises, cluster=self._tenancy, exists=self._exists, leading=self.leads)
+                parts, scaler = self._wire(redises, users)
                 tasks.create_task(scaler.run(), name="scaler")
+                tasks.create_task(users.run(), name="users")
                 tasks.create_task(parts.reporter.run(), name="status")
                 tasks.create_task(parts.recorder.run(), name="events")
                 tasks.create_task(self._prepare_for_ever(parts), name="prepare")
@@ -123,7 +126,7 @@ class Operator:
 
     # -- putting it together -----------------------------------------------------------------------------------------
 
-    def _wire(self, redises: Redises) -> tuple[Parts, Scaler[RedisRef]]:
+    def _wire(self, redises: Redises, users: Users) -> tuple[Parts, Scaler[RedisRef]]:
         settings, kube, cache = self._settings, self.kube, self.cache
         recorder = Recorder(
             kube, settings.identity, clock=time.monotonic, name=lambda: f"{time.time_ns():x}{secrets.token_hex(2)}"
@@ -149,7 +152,7 @@ class Operator:
             children=Children(kube, cache, workplace, network_policies=settings.network_policies),
             revisions=Revisions(kube),
             redises=redises,
-            grants=self._grants(kube),
+            grants=Grants(kube, cache, users, operator_namespace=settings.namespace, now=_now),
             scaler=scaler,
             reporter=reporter,
             recorder=recorder,
@@ -189,6 +192,13 @@ class Operator:
             raise ConfigurationError(msg)
         self._cluster_id = namespace["metadata"]["uid"]
         return self._cluster_id
+
+    def _tenancy(self) -> str:
+        """Give what tells the users of our JobQueues in Redis from those of another cluster or class."""
+        return f"{self._cluster_id}/{self._settings.class_name}"
+
+    def _exists(self, namespace: str, name: str) -> bool:
+        return self.cache.get(kinds.JOBQUEUE, namespace, name) is not None
 
     # -- working -----------------------------------------------------------------------------------------------------
 
@@ -286,24 +296,9 @@ class Operator:
             self._add_all(self._reconciler.on(redis.ref))
 
     def _scaling_changed(self, key: Key) -> None:
-        """Take what the scaler has new to tell, to the metrics and the status."""
-        if self._reporter is None or self._scaler is None:
-            return
-        self._reporter.touch(key)
-        state, facts = self._scaler.state(key), self._reporter.facts(key)
-        if state is None or facts is None or facts.spec is None:
-            return
-        if state.reading is not None:
-            self.metrics.counted(key, facts.queue, state.reading)
-        if state.desired is not None:
-            self.metrics.sized(
-                key,
-                facts.queue,
-                desired=state.desired,
-                replicas=state.crew.replicas,
-                max_replicas=facts.spec.scaling.max_replicas if facts.spec.scaling is not None else None,
-                limited=[each.reason for each in state.limited],
-            )
+        """Take it that the scaler has something new to tell."""
+        if self._reporter is not None:
+            self._reporter.touch(key)
 
     def _add_all(self, keys: Iterable[Key]) -> None:
         for key in keys:
@@ -319,13 +314,24 @@ class Operator:
         return ""
 
     def _render(self) -> bytes:
+        """Give the metrics, those of the queues as the scaler knows them now."""
         self.metrics.queue_depth(len(self.queue))
+        if self._scaler is not None and self._reporter is not None:
+            for key, facts in self._reporter.known():
+                state = self._scaler.state(key)
+                if state is not None and facts.spec is not None:
+                    scaling, alerts = facts.spec.scaling, facts.spec.alerts
+                    most = scaling.max_replicas if scaling is not None and scaling.mode == "Auto" else None
+                    self.metrics.scaling(key, facts.queue, state, max_replicas=most)
+                    age = alerts.oldest_job_age.total_seconds() if alerts and alerts.oldest_job_age else None
+                    share = alerts.failure_share if alerts else None
+                    self.metrics.thresholds(key, facts.queue, oldest_job_age_seconds=age, failure_ratio=share)
         return self.metrics.render()
 
 
-async def run(settings: Settings, grants: Callable[[Kube], Grants], stop: asyncio.Event) -> None:
+async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Run an operator until `stop` is set. Raises `ConfigurationError`, and what a part of it died of."""
-    operator = Operator(settings, await access.configuration(settings.kubeconfig), grants)
+    operator = Operator(settings, await access.configuration(settings.kubeconfig))
     work = asyncio.create_task(operator.run(), name="operator")
     wait = asyncio.create_task(stop.wait(), name="stop")
     try:

@@ -10,7 +10,7 @@ One task (`run`) writes. Events are recorded on the transitions that a written s
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -83,6 +83,10 @@ class Reporter:
     def facts(self, key: Key) -> Facts | None:
         """Give what the last reconcile found out."""
         return self._facts.get(key)
+
+    def known(self) -> Iterable[tuple[Key, Facts]]:
+        """Give what is known of each JobQueue."""
+        return tuple(self._facts.items())
 
     def touch(self, key: Key) -> None:
         """Look at the status anew soon: something that it tells of has changed. Cheap, at any rate."""

@@ -144,11 +144,12 @@ async def start_node(node_modules, redis_url) -> AsyncIterator[Callable[[], Awai
     """Start Node processes, each with BullMQ on the same server; they end with the test."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(url: str = redis_url) -> NodeDriver:
+        async def start(url: str = redis_url, *account: str) -> NodeDriver:
             process = await asyncio.create_subprocess_exec(
                 "node",
                 "driver.mjs",
                 str(urlsplit(url).port),
+                *account,
                 cwd=NODE,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

@@ -1,21 +1,22 @@
 // Node's BullMQ for the tests beside it: a request a line in, {id, method, args}; an answer a line out, {id, result} or
-// {id, error}. A worker's jobs are told as {event: "job", ...} when they start. `node driver.mjs <port>`
+// {id, error}. A worker's jobs are told as {event: "job", ...} when they start. `node driver.mjs <port> [user password prefix]`
 import { createInterface } from 'node:readline';
 import { FlowProducer, Queue, QueueEvents, RateLimitError, UnrecoverableError, Worker } from 'bullmq';
 
-const connection = { host: '127.0.0.1', port: Number(process.argv[2]), maxRetriesPerRequest: null };
+const [port, username, password, prefix = 'bull'] = process.argv.slice(2);
+const connection = { host: '127.0.0.1', port: Number(port), username, password, maxRetriesPerRequest: null };
 const queues = new Map();
 const events = new Map();
 const workers = new Map();
 const flows = [];
 
 const queue = (name) => {
-  if (!queues.has(name)) queues.set(name, new Queue(name, { connection }));
+  if (!queues.has(name)) queues.set(name, new Queue(name, { connection, prefix }));
   return queues.get(name);
 };
 const queueEvents = async (name) => {
   if (!events.has(name)) {
-    const made = new QueueEvents(name, { connection });
+    const made = new QueueEvents(name, { connection, prefix });
     await made.waitUntilReady();
     events.set(name, made);
   }
@@ -58,7 +59,7 @@ const methods = {
   add: async (name, jobName, data, opts) => (await queue(name).add(jobName, data, opts)).id,
   addBulk: async (name, jobs) => (await queue(name).addBulk(jobs)).map((each) => each.id),
   addFlow: async (tree) => {
-    flows[0] ??= new FlowProducer({ connection });
+    flows[0] ??= new FlowProducer({ connection, prefix });
     return (await flows[0].add(tree)).job.id;
   },
   getJob: async (name, id) => {
@@ -87,7 +88,7 @@ const methods = {
     (await queue(name).upsertJobScheduler(id, repeat, template))?.id ?? null,
   getJobSchedulers: (name) => queue(name).getJobSchedulers(),
   worker: async (name, opts = {}) => {
-    const worker = new Worker(name, process_, { connection, ...opts });
+    const worker = new Worker(name, process_, { connection, prefix, ...opts });
     worker.on('stalled', (id) => write({ event: 'stalled', queue: name, id }));
     worker.on('error', (error) => write({ event: 'error', queue: name, message: String(error.message) }));
     await worker.waitUntilReady();

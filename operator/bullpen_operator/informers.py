@@ -11,6 +11,7 @@ Kopf starts (then the cache is complete: `synced`), one soon after, for what wen
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import threading
@@ -39,6 +40,7 @@ HEALTHY_SECONDS: Final = 120.0
 """Kopf that ran so long was well: the next pause is the first again."""
 
 STOP_SECONDS: Final = 10.0
+GOODBYE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class _Thread:
 
     thread: threading.Thread
     ended: asyncio.Event
-    stop: threading.Event
+    stop: "concurrent.futures.Future[None]"
     error: BaseException | None = None
 
 
@@ -164,23 +166,42 @@ class Informers:
 
         def main() -> None:
             try:
-                asyncio.run(self._kopf(loop, life.stop))
+                asyncio.run(self._watch(loop, life.stop))
             except BaseException as error:  # noqa: BLE001 - it is the owner's to judge
                 life.error = error
             finally:
                 with contextlib.suppress(RuntimeError):  # the operator's loop is gone already
                     loop.call_soon_threadsafe(life.ended.set)
 
-        life = _Thread(threading.Thread(target=main, name="kopf", daemon=True), asyncio.Event(), threading.Event())
+        thread = threading.Thread(target=main, name="kopf", daemon=True)
+        life = _Thread(thread, asyncio.Event(), concurrent.futures.Future())
         life.thread.start()
         return life
 
     async def _stop(self, life: _Thread) -> None:
-        life.stop.set()
+        if not life.stop.done():
+            life.stop.set_result(None)
         if not await _within_seconds(life.ended, STOP_SECONDS):
             log.warning("kopf_does_not_end", extra={"seconds": STOP_SECONDS})
 
-    async def _kopf(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+    async def _watch(self, loop: asyncio.AbstractEventLoop, stop: "concurrent.futures.Future[None]") -> None:
+        """Have Kopf watch until it ends, or is told to: by cancellation, its own way to stop takes seconds."""
+        working = asyncio.create_task(self._kopf(loop))
+        waiting = asyncio.wrap_future(stop)
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if working.done():
+                return working.result()
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+        finally:
+            waiting.cancel()
+            # What aiohttp has closed with TLS on it ends a moment later, and wants the loop for it.
+            await asyncio.sleep(GOODBYE_SECONDS)
+        return None
+
+    async def _kopf(self, loop: asyncio.AbstractEventLoop) -> None:
         registry = kopf.OperatorRegistry()
         settings = kopf.OperatorSettings()
         settings.scanning.disabled = True
@@ -205,7 +226,6 @@ class Informers:
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=stop,
         )
 
     def _register(self, kind: Kind, registry: kopf.OperatorRegistry, loop: asyncio.AbstractEventLoop) -> None:

@@ -85,7 +85,8 @@ class Operator:
             random=random.random,
         )
         self.queue: WorkQueue[Key] = WorkQueue(clock=self._clock, random=random.random)
-        self._prepared = False
+        self.prepared = False
+        """Whether what was there before is known: only then anything is reconciled."""
         self._prepare = asyncio.Event()
         self._thorough_at: dict[Key, float] = {}
         self._cluster_id = settings.cluster_id
@@ -176,7 +177,7 @@ class Operator:
                 log.warning("not_prepared", extra={"error": str(error)})
                 await asyncio.sleep(PREPARE_AGAIN_SECONDS)
                 continue
-            self._prepared = True
+            self.prepared = True
             for obj in self.cache.all(kinds.JOBQUEUE):
                 self.queue.add(kinds.key_of(kinds.JOBQUEUE, obj))
             await self._prepare.wait()
@@ -206,7 +207,7 @@ class Operator:
         """Reconcile one JobQueue; whatever becomes of it, it is looked at again."""
         self.metrics.queue_depth(len(self.queue))
         reconciler = self._reconciler
-        if reconciler is None or not self._prepared:
+        if reconciler is None or not self.prepared:
             return  # all are looked at once that is done
         began = self._clock()
         thorough = began >= self._thorough_at.setdefault(key, began + self._until_resync())
@@ -309,7 +310,7 @@ class Operator:
     def _not_ready(self) -> str:
         if not self.informers.synced.is_set():
             return "the cluster is not known yet: the API server does not answer, or the definitions are not installed"
-        if not self._prepared:
+        if not self.prepared:
             return "what was there before is being found"
         return ""
 

@@ -30,6 +30,9 @@ log = logging.getLogger("bullpen.operator.status")
 GATHER_SECONDS: Final = 0.25
 """News of a JobQueue is gathered for so long before its status is composed."""
 
+FIRST_LOOK_SECONDS: Final = 5.0
+"""How long a status waits for the scaler's first look at the queue."""
+
 TROUBLE_SECONDS: Final = 5.0
 """Trouble with Redis is told when it has lasted so long."""
 
@@ -69,6 +72,7 @@ class Reporter:
         self._facts: dict[Key, Facts] = {}
         self._targets: dict[Key, Target] = {}
         self._trouble_since: dict[Key, float] = {}
+        self._first_look: dict[Key, float] = {}
         self._queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random)
 
     def put(self, key: Key, facts: Facts, target: Target | None) -> None:
@@ -98,6 +102,7 @@ class Reporter:
         self._facts.pop(key, None)
         self._targets.pop(key, None)
         self._trouble_since.pop(key, None)
+        self._first_look.pop(key, None)
         self._queue.forget(key)
 
     async def run(self) -> None:
@@ -109,6 +114,9 @@ class Reporter:
     async def _report(self, key: Key) -> None:
         obj, facts = self._cache.find(key), self._facts.get(key)
         if obj is None or facts is None or not self._leads():
+            return
+        if self._is_too_early(key):
+            self._queue.add(key, delay=GATHER_SECONDS)
             return
         before: Mapping[str, Any] = obj.get("status") or {}
         now = self._now()
@@ -132,6 +140,14 @@ class Reporter:
         self._cache.put(kinds.JOBQUEUE, written)
         self._tell(obj, before, new)
         await asyncio.sleep(self._pace)
+
+    def _is_too_early(self, key: Key) -> bool:
+        """Whether the scaler is about to read the queue for the first time: what was known before a restart is still true."""
+        state = self._states.state(key)
+        if state is None or state.reading is not None or state.redis_trouble:
+            self._first_look.pop(key, None)
+            return False
+        return self._clock() < self._first_look.setdefault(key, self._clock() + FIRST_LOOK_SECONDS)
 
     def _known(self, key: Key, facts: Facts) -> Known:
         scaling = self._states.state(key)

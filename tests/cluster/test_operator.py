@@ -1,0 +1,307 @@
+"""The operator on a real API server and a real Redis: a JobQueue becomes a queue, objects, a status; and stays so."""
+
+import json
+
+import pytest
+from redis import Redis
+
+from bullpen import embedded
+from bullpen.queue.keys import QueueKeys
+from tests.support import operators
+from tests.support.kubernetes.audit import Audit
+from tests.support.operators import VERSION, conditions, jobqueue, message, redis_connection, replica_owners, running
+from tests.support.waiting import eventually
+
+READY = ("True", "AsDeclared")
+
+
+@pytest.fixture(scope="module")
+def kinds(api_server):
+    api_server.api().install(operators.CRDS.read_text())
+
+
+@pytest.fixture(scope="module")
+def server():
+    with embedded.start(unix=False) as started:
+        yield started
+
+
+@pytest.fixture
+def redis(server):
+    client = Redis.from_url(server.url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def cluster(kinds, api, namespace, server, redis):
+    """A namespace with a default connection to the test's Redis."""
+    api.apply(redis_connection(namespace, server.url))
+    return namespace
+
+
+@pytest.fixture
+def ready(api):
+    async def wait(namespace, name="emails"):
+        await eventually(lambda: conditions(api, namespace, name).get("Ready") == READY, 15)
+
+    return wait
+
+
+def worker(api, namespace, name="emails"):
+    return api.find("apps/v1", "Deployment", namespace, f"{name}-worker")
+
+
+def env_of(deployment):
+    return {each["name"]: each.get("value") for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+
+async def test_a_jobqueue_becomes_a_queue_in_redis_and_a_deployment_and_says_so(api_server, api, cluster, redis, ready):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, retry={"attempts": 7}, scaling={"minReplicas": 2, "maxReplicas": 5}))
+        await ready(cluster)
+        keys = QueueKeys("bull", "emails")
+        assert json.loads(redis.hget(keys.policy, "doc"))["retry"]["attempts"] == 7
+        assert redis.hget(keys.owner, "id").decode().endswith(f"/{cluster}/emails")
+        made = worker(api, cluster)
+        assert made["spec"]["replicas"] == 2
+        assert replica_owners(made) == {"bullpen-scaler"}
+        status = api.get(VERSION, "JobQueue", cluster, "emails")["status"]
+        assert status["queue"] == {"name": "emails", "prefix": "bull"}
+        assert status["binding"] == {"name": "emails-binding"}
+        assert status["selector"] == "app.kubernetes.io/component=worker,bullpen.dev/jobqueue=emails"
+        assert api.find("v1", "ServiceAccount", cluster, "emails-worker")["automountServiceAccountToken"] is False
+        assert api.find("policy/v1", "PodDisruptionBudget", cluster, "emails-worker")
+        assert api.find("networking.k8s.io/v1", "NetworkPolicy", cluster, "emails-worker") is None
+        assert api.find("v1", "Secret", cluster, "emails-binding")
+
+
+async def test_applying_the_same_again_and_restarting_write_nothing(api_server, api, cluster, ready):
+    login = api_server.login(f"operator-{cluster}", "system:masters")
+    async with running(login, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        api.apply(
+            jobqueue(
+                cluster, "other", worker={"image": "a:1", "handlers": ["a"], "resources": {"limits": {"cpu": "1000m"}}}
+            )
+        )
+        await ready(cluster, "other")
+    async with running(login, cluster) as first:
+        await eventually(lambda: first.queue.idle and first.leads())
+        mark = Audit(api_server.audit_log).mark()
+        api.apply(jobqueue(cluster))
+        for name in ("emails", "other"):
+            api.patch(VERSION, "JobQueue", cluster, name, {"metadata": {"annotations": {"touched": "yes"}}})
+        await eventually(lambda: first.cache.all(operators_kind())[0]["metadata"].get("annotations", {}).get("touched"))
+        await eventually(lambda: first.queue.idle)
+    async with running(login, cluster) as second:
+        await eventually(lambda: second.prepared and second.queue.idle and second.leads())
+    wrote = Audit(api_server.audit_log).since(mark, user=login.user).writes()
+    assert [(str(event.use), event.body) for event in wrote if event.use.resource != "leases"] == []
+
+
+def operators_kind():
+    from bullpen_operator.kube import kinds
+
+    return kinds.JOBQUEUE
+
+
+async def test_a_removed_variable_goes_and_replicas_stay(api_server, api, cluster, ready):
+    async with running(api_server.admin, cluster):
+        spec = {
+            "image": "shop:1",
+            "handlers": ["shop.jobs"],
+            "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+        }
+        api.apply(jobqueue(cluster, worker=spec, scaling={"mode": "Hold", "maxReplicas": 9}))
+        await ready(cluster)
+        scale = {"spec": {"replicas": 4}}
+        api.patch("apps/v1", "Deployment", cluster, "emails-worker", scale, subresource="scale")
+        api.apply(
+            jobqueue(
+                cluster,
+                worker=spec | {"env": [{"name": "A", "value": "1"}]},
+                scaling={"mode": "Hold", "maxReplicas": 9},
+            )
+        )
+        await eventually(lambda: "B" not in env_of(worker(api, cluster)))
+        assert env_of(worker(api, cluster))["A"] == "1"
+        assert worker(api, cluster)["spec"]["replicas"] == 4
+
+
+async def test_what_others_change_of_ours_is_put_right_and_what_they_add_stays(api_server, api, cluster, ready):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        change = {
+            "spec": {
+                "template": {
+                    "spec": {
+                        "containers": [{"name": "worker", "image": "other:1", "env": [{"name": "ADDED", "value": "x"}]}]
+                    }
+                }
+            }
+        }
+        strategic = "application/strategic-merge-patch+json"
+        api.patch("apps/v1", "Deployment", cluster, "emails-worker", change, content_type=strategic)
+        await eventually(lambda: worker(api, cluster)["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1")
+        assert env_of(worker(api, cluster))["ADDED"] == "x"
+        api.delete("apps/v1", "Deployment", cluster, "emails-worker")
+        await eventually(lambda: worker(api, cluster))
+
+
+async def test_a_bad_edit_followed_by_a_restart_keeps_what_ran(api_server, api, cluster, redis, ready):
+    bad = [{"name": "digest", "cron": "61 * * * *", "job": "digest"}]
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, retry={"attempts": 7}))
+        await ready(cluster)
+        api.apply(
+            jobqueue(
+                cluster, retry={"attempts": 9}, worker={"image": "shop:2", "handlers": ["shop.jobs"]}, schedules=bad
+            )
+        )
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InvalidSpec"))
+        assert "spec.schedules[0].cron" in message(api, cluster)
+    api.delete("apps/v1", "Deployment", cluster, "emails-worker")
+    async with running(api_server.admin, cluster):
+        made = await eventually(lambda: worker(api, cluster))
+        assert made["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
+        assert json.loads(redis.hget(QueueKeys("bull", "emails").policy, "doc"))["retry"]["attempts"] == 7
+        api.apply(jobqueue(cluster, retry={"attempts": 9}))
+        await ready(cluster)
+        assert json.loads(redis.hget(QueueKeys("bull", "emails").policy, "doc"))["retry"]["attempts"] == 9
+
+
+async def test_a_pod_template_that_the_api_server_refuses_changes_nothing(api_server, api, cluster, redis, ready):
+    template = {"spec": {"containers": [{"name": "worker", "ports": [{"containerPort": 70000}]}]}}
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, retry={"attempts": 7}))
+        await ready(cluster)
+        spec = {"image": "shop:2", "handlers": ["shop.jobs"], "podTemplate": template}
+        api.apply(jobqueue(cluster, retry={"attempts": 9}, worker=spec))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ChildRefused"))
+        assert "containerPort" in message(api, cluster)
+        assert conditions(api, cluster)["Stalled"] == ("True", "ChildRefused")
+        assert json.loads(redis.hget(QueueKeys("bull", "emails").policy, "doc"))["retry"]["attempts"] == 7
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "says"),
+    [
+        (
+            {"schedules": [{"name": "a", "cron": "* * * * *", "timeZone": "Mars/Olympus", "job": "a"}]},
+            "InvalidSpec",
+            "timeZone",
+        ),
+        ({"payloadSchema": {"type": "nonsense"}}, "InvalidSpec", "spec.payloadSchema"),
+        ({"deadLetter": {"jobQueueRef": {"name": "dead"}}}, "NotYet", "spec.deadLetter"),
+        ({"worker": None, "workerPoolRef": {"name": "pool"}}, "NotYet", "spec.workerPoolRef"),
+        (
+            {"schedules": [{"name": "a", "every": "5m", "job": "a", "concurrencyPolicy": "Forbid"}]},
+            "NotYet",
+            "concurrencyPolicy",
+        ),
+        ({"redisRef": {"name": "other"}}, "ConnectionNotFound", '"other"'),
+        ({"redisRef": {"name": "away"}}, "RedisUnreachable", "refused"),
+        ({"worker": None, "scaleTargetRef": {"name": "nobody"}}, "ScaleTarget", "nobody"),
+    ],
+)
+async def test_each_mistake_is_told_by_its_reason_and_where_it_is(api_server, api, cluster, spec, reason, says):
+    api.apply(redis_connection(cluster, "redis://127.0.0.1:1", name="away", default=False))
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, **spec))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", reason), 10)
+        assert says in message(api, cluster)
+
+
+async def test_a_queue_that_is_owned_elsewhere_is_left_alone(api_server, api, cluster, redis, ready):
+    keys = QueueKeys("bull", "emails")
+    redis.hset(keys.owner, mapping={"v": "1", "id": "elsewhere/shop/emails", "released": "0"})
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "OwnedElsewhere"))
+        assert conditions(api, cluster)["QueueOwned"] == ("False", "OwnedElsewhere")
+        assert not redis.exists(keys.policy)
+        assert worker(api, cluster) is None
+        adopt = {"metadata": {"annotations": {"bullpen.dev/adopt": "elsewhere/shop/emails"}}}
+        api.patch(VERSION, "JobQueue", cluster, "emails", adopt)
+        await ready(cluster)
+        assert redis.hget(keys.owner, "id").decode().endswith(f"/{cluster}/emails")
+
+
+async def test_a_queue_whose_jobqueue_is_no_more_may_be_taken(api_server, api, cluster, redis, ready):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+    api.delete(VERSION, "JobQueue", cluster, "emails")  # nobody sees it go
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, "mails", queueName="emails"))
+        await ready(cluster, "mails")
+        api.apply(jobqueue(cluster, "third", queueName="emails"))
+        await eventually(lambda: conditions(api, cluster, "third").get("Ready") == ("False", "OwnedElsewhere"))
+        assert conditions(api, cluster, "mails")["Ready"] == READY
+
+
+async def test_objects_of_others_with_our_names_are_not_touched(api_server, api, cluster):
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "emails-worker", "namespace": cluster},
+    }
+    api.create(account)
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "NameTaken"))
+        assert "ServiceAccount" in message(api, cluster)
+        assert "labels" not in api.get("v1", "ServiceAccount", cluster, "emails-worker")["metadata"]
+
+
+async def test_replicas_that_nobody_reads_are_told_by_an_event(api_server, api, cluster, ready):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        api.patch(VERSION, "JobQueue", cluster, "emails", {"spec": {"replicas": 4}}, subresource="scale")
+        await eventually(
+            lambda: "ReplicasIgnored" in {each["reason"] for each in api.list("events.k8s.io/v1", "Event", cluster)}
+        )
+
+
+async def test_workers_that_are_taken_out_of_the_spec_go(api_server, api, cluster, ready):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        api.apply(jobqueue(cluster, worker=None))
+        await eventually(lambda: worker(api, cluster) is None)
+        await eventually(lambda: api.find("policy/v1", "PodDisruptionBudget", cluster, "emails-worker") is None)
+        await eventually(lambda: api.find("v1", "ServiceAccount", cluster, "emails-worker") is None)
+
+
+async def test_pods_pass_restricted_pod_security_and_the_network_policy_is_made_where_asked_for(
+    api_server, api, cluster, ready
+):
+    api.namespace(cluster, {"pod-security.kubernetes.io/enforce": "restricted"})
+    async with running(api_server.admin, cluster, network_policies=True, worker_image_pull_secrets=("pull",)):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        template = worker(api, cluster)["spec"]["template"]
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "p", "namespace": cluster, **template["metadata"]},
+            "spec": template["spec"],
+        }
+        api.create(pod)  # refused by admission, were it not restricted
+        assert template["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+        assert api.find("networking.k8s.io/v1", "NetworkPolicy", cluster, "emails-worker")
+
+
+async def test_an_operator_takes_its_own_class_only(api_server, api, cluster, ready):
+    async with running(api_server.admin, cluster, class_name="blue") as one:
+        api.apply(jobqueue(cluster))
+        api.apply(jobqueue(cluster, "mine", className="blue"))
+        await ready(cluster, "mine")
+        await eventually(lambda: one.queue.idle)
+        assert "status" not in api.get(VERSION, "JobQueue", cluster, "emails")
+        assert api.find("coordination.k8s.io/v1", "Lease", cluster, "bullpen-operator-blue")

@@ -1,0 +1,132 @@
+"""What becomes of queues when their JobQueues are deleted, on a real API server and a real Redis."""
+
+import pytest
+from redis import Redis
+
+from bullpen import Client, embedded
+from bullpen.queue.keys import QueueKeys
+from tests.support import operators
+from tests.support.operators import VERSION, conditions, jobqueue, redis_connection, running
+from tests.support.waiting import eventually
+
+KEYS = QueueKeys("bull", "emails")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with embedded.start(unix=False) as started:
+        yield started
+
+
+@pytest.fixture
+def redis(server):
+    client = Redis.from_url(server.url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def cluster(api_server, api, namespace, server, redis):
+    api_server.api().install(operators.CRDS.read_text())
+    api.apply(redis_connection(namespace, server.url))
+    return namespace
+
+
+async def declared(api, namespace, **spec):
+    api.apply(jobqueue(namespace, **spec))
+    await eventually(lambda: conditions(api, namespace).get("Ready") == ("True", "AsDeclared"), 15)
+
+
+def found(api, namespace):
+    return api.find(VERSION, "JobQueue", namespace, "emails")
+
+
+def events(api, namespace):
+    return {each["reason"] for each in api.list("events.k8s.io/v1", "Event", namespace)}
+
+
+async def enqueue(server, jobs=1):
+    async with Client(server.url) as client:
+        for number in range(jobs):
+            await client.queue("emails").enqueue("welcome", {"number": number})
+
+
+async def test_retain_has_no_finalizer_and_lets_the_queue_go(api_server, api, cluster, server, redis):
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster)
+        await enqueue(server)
+        assert "finalizers" not in found(api, cluster)["metadata"]
+        api.delete(VERSION, "JobQueue", cluster, "emails")
+        await eventually(lambda: redis.hget(KEYS.owner, "released") == b"1")
+        assert redis.llen(KEYS.wait) == 1
+
+
+async def test_drain_closes_the_queue_and_waits_for_the_workers(api_server, api, cluster, server, redis):
+    every = [{"name": "sweep", "every": "1h", "job": "sweep"}]
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster, deletion={"policy": "Drain"}, schedules=every)
+        assert found(api, cluster)["metadata"]["finalizers"] == ["bullpen.dev/queue"]
+        await enqueue(server)
+        assert redis.zcard(KEYS.repeat) == 1
+        api.delete(VERSION, "JobQueue", cluster, "emails")
+        await eventually(lambda: b'"closed":true' in redis.hget(KEYS.policy, "doc"))
+        await eventually(lambda: redis.zcard(KEYS.repeat) == 0)
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "Deleting"))
+        redis.delete(KEYS.wait)  # a worker has done it
+        await eventually(lambda: found(api, cluster) is None, 10)
+        assert redis.hget(KEYS.owner, "released") == b"1"
+        await eventually(lambda: "QueueEnded" in events(api, cluster))
+
+
+async def test_delete_removes_all_that_is_the_queues(api_server, api, cluster, server, redis):
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster, deletion={"policy": "Delete"})
+        await enqueue(server, 50)
+        api.delete(VERSION, "JobQueue", cluster, "emails")
+        await eventually(lambda: found(api, cluster) is None, 10)
+        left = {key.decode() for key in redis.scan_iter("bull:emails:*")}
+        assert left <= {KEYS.events, KEYS.id, KEYS.meta, "bull:emails:bullpen:scaling"}
+
+
+async def test_delete_waits_for_running_jobs_and_gives_up_at_its_timeout(api_server, api, cluster, server, redis):
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster, deletion={"policy": "Delete", "timeout": "3s"})
+        await enqueue(server)
+        redis.rpoplpush(KEYS.wait, KEYS.active)
+        api.delete(VERSION, "JobQueue", cluster, "emails")
+        await eventually(lambda: conditions(api, cluster).get("Reconciling") == ("True", "Deleting"))
+        await eventually(lambda: found(api, cluster) is None, 15)
+        await eventually(lambda: "DeletionGaveUp" in events(api, cluster))
+        assert redis.llen(KEYS.active) == 1
+        assert b"timeout" in redis.hget(KEYS.owner, "tombstone")
+
+
+async def test_a_policy_that_is_changed_sets_and_takes_the_finalizer(api_server, api, cluster):
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster, deletion={"policy": "Drain"})
+        await declared(api, cluster, deletion={"policy": "Retain"})
+        await eventually(lambda: "finalizers" not in found(api, cluster)["metadata"])
+
+
+async def test_deletion_gives_up_where_there_is_no_connection_any_more(api_server, api, cluster):
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster, deletion={"policy": "Drain"})
+        api.delete(VERSION, "RedisConnection", cluster, "redis")
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "NoDefaultConnection"))
+        api.delete(VERSION, "JobQueue", cluster, "emails")
+        await eventually(lambda: found(api, cluster) is None)
+        await eventually(lambda: "DeletionGaveUp" in events(api, cluster))
+
+
+async def test_a_dying_namespace_is_not_held_up(control_plane, server, redis):
+    api = control_plane.api()
+    api.install(operators.CRDS.read_text())
+    namespace = api.namespace("dying")
+    api.apply(redis_connection(namespace, server.url))
+    async with running(control_plane.admin, api.namespace("bullpen-system"), namespaces=()):
+        await declared(api, namespace, deletion={"policy": "Drain", "timeout": "1h"})
+        await enqueue(server)
+        api.delete("v1", "Namespace", "", namespace)
+        await eventually(lambda: api.find("v1", "Namespace", "", namespace) is None, 40)
+        assert redis.llen(KEYS.wait) == 1

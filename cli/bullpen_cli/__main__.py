@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bullpen_cli import output
+from bullpen_cli import early, output
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line, and end the process."""
+    if sys.argv[1:2] == ["worker"]:
+        early.end_quietly()
     try:
         make_app()(prog_name="bullpen")
     except BrokenPipeError:  # whoever read our output has seen enough

@@ -87,7 +87,7 @@ class Witness:
         else:
             self.recorder.ran(end.name, end.outcome, end.wait_ms / 1000, end.run_ms / 1000)
         self._log.ended(
-            end.job_id, end.name, end.attempt, end.outcome, wait_ms=end.wait_ms, run_ms=end.run_ms or 0.0, error=end.error,
+            end.job_id, end.name, end.attempt, end.outcome, wait_ms=end.wait_ms, run_ms=end.run_ms, error=end.error,
             reason=end.reason, traceback=end.traceback,
             final=end.outcome == "timeout" and end.attempt >= end.attempts,
         )  # fmt: skip

@@ -56,7 +56,7 @@ class LogSettings:
 
     queue: str
     worker: str
-    """The worker's name, as ``bullpen worker --name`` gave it."""
+    """The worker's name, whole where it is known: as in the registry, in ``pb`` of its jobs, in BullMQ's tools."""
     format: LogFormat | None = None
     """None: text when the error output is a terminal, else JSON."""
     level: LogLevel = "info"

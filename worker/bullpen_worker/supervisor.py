@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Final, cast
 
 from bullpen import _version
@@ -59,8 +60,9 @@ logger = logging.getLogger("bullpen.supervisor")
 
 def run(config: WorkerConfig) -> int:
     """Work until told to stop; returns the exit code: 0, or 1 where handlers or configuration are wrong."""
-    logs.configure(config.log)
-    return asyncio.run(Supervisor(config).run())
+    supervisor = Supervisor(config)
+    logs.configure(supervisor.log)
+    return asyncio.run(supervisor.run())
 
 
 class Supervisor:
@@ -69,6 +71,8 @@ class Supervisor:
     def __init__(self, config: WorkerConfig, *, command: Sequence[str] = CHILD) -> None:
         self.config = config
         self.name = recovery.worker_name(config.name, secrets.token_hex(6))
+        self.log = replace(config.log, worker=self.name)
+        """How its processes log: under its whole name, by which it is found in Redis too."""
         self.metrics = WorkerMetrics(config.queue)
         self.probe_port: int | None = None
         self._command = command
@@ -284,7 +288,7 @@ class Supervisor:
             concurrency=1 if solo else slots,
             worker=self.name,
             serial=self._serial,
-            logs=config.log.to_json(),
+            logs=self.log.to_json(),
             solo=solo,
             overdue=() if solo else self._room.take_overdue(),
         )

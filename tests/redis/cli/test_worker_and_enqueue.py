@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import redis
 import yaml
 
 from bullpen.clients.sync_client import SyncClient
+from bullpen.queue.keys import QueueKeys
 from support.waiting import eventually_sync
 
 TESTS = Path(__file__).parents[2]
@@ -322,3 +324,48 @@ def test_settings_come_from_the_environment(shell: Shell, tmp_path: Path) -> Non
     assert ended.returncode == 1
     assert "worker pod-7@" in ended.stderr
     assert "queue=heavy" in ended.stderr
+
+
+def test_log_lines_name_the_worker_as_redis_does(shell: Shell, tmp_path: Path) -> None:
+    with shell.worker(tmp_path, "--name", "pod-7") as (_, log), SyncClient(shell.redis) as client:
+        done = shell.enqueue("square", '{"number": 12}', "--wait", "20s")
+        assert done.returncode == 0, done.stderr
+        keys = QueueKeys("bull", "heavy")
+        with redis.Redis.from_url(shell.redis, decode_responses=True) as raw:
+            [name] = raw.hkeys(keys.workers)
+            assert raw.hget(keys.job(done.stdout.split()[0]), "pb") == name
+        assert client.queue("heavy").counts()["completed"] == 1
+    found = log_lines(log)
+    assert {line["worker"] for line in found} == {name}
+    assert {line["event"] for line in found} >= {"job completed", f"worker {name} starts"}
+    assert re.fullmatch(r"pod-7@[0-9a-f]{12}", name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_worker_that_is_told_to_stop_while_it_is_imported_ends_well(
+    shell: Shell, tmp_path: Path, number: signal.Signals
+) -> None:
+    begun = tmp_path / "begun"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time, pathlib\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'bullpen_worker':\n"
+        f"            pathlib.Path({str(begun)!r}).touch()\n"
+        "            time.sleep(60)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bullpen_cli", "worker", "--queue", "heavy", "--handlers", "support.heavy:heavy"],
+        stderr=subprocess.PIPE,
+        env=shell.env | {"PYTHONPATH": f"{tmp_path}:{TESTS}"},
+    )
+    try:
+        eventually_sync(begun.exists, 20)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, len(said.splitlines())) == (0, 1)
+    assert json.loads(said)["event"] == "the worker was told to stop before it had started"

@@ -5,6 +5,7 @@ import contextvars
 import io
 import json
 import logging
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,9 @@ import structlog
 
 from bullpen.errors import ConfigurationError
 from bullpen_worker import logs
+from bullpen_worker.child import Witness
+from bullpen_worker.control import Channel
+from bullpen_worker.hooks import JobEnd
 from bullpen_worker.logs import JobLog, LogSettings
 from bullpen_worker.threads import ThreadPool
 
@@ -65,6 +69,17 @@ def test_a_job_that_never_ran_has_no_duration(out: io.StringIO) -> None:
     (line,) = lines(out)
     assert "duration_ms" not in line
     assert line["wait_ms"] == 5
+
+
+async def test_what_a_child_logs_of_a_job_that_never_ran_has_no_duration_either(out: io.StringIO) -> None:
+    ours, theirs = socket.socketpair()
+    channel = await Channel.open(ours)
+    witness = Witness(channel, ["welcome"], JobLog(), alone=False)
+    witness.job_ended(JobEnd("j1", "welcome", 1, 3, "expired", 5, None))
+    await channel.close()
+    theirs.close()
+    (line,) = lines(out)
+    assert (line["outcome"], "duration_ms" in line) == ("expired", False)
 
 
 def test_a_failed_job_brings_its_reason_and_the_traceback_as_one_field(out: io.StringIO) -> None:

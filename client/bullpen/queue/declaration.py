@@ -14,7 +14,7 @@ import msgpack
 from bullpen.errors import BullpenError
 from bullpen.queue import lua, schedules
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.operations.base import Call, Eval, QueueOperation, Reply, Steps, do, items, text
+from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, items, text
 from bullpen.queue.operations.queues import PauseQueue, ResumeQueue
 from bullpen.queue.policy import QueuePolicy
 from bullpen.queue.schedules import Schedule
@@ -40,6 +40,31 @@ class Owner:
     def id(self) -> str:
         """What is compared."""
         return f"{self.cluster}/{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Whose a queue is, as it stands in Redis."""
+
+    owner: str
+    """The owner's id; empty where the queue is nobody's."""
+    pauses: bool
+    """Whether the owner's spec is what pauses the queue."""
+
+
+@dataclass(frozen=True)
+class ReadOwnership(QueueOperation[Ownership]):
+    """Read whose the queue is."""
+
+    keys: QueueKeys
+
+    def commands(self) -> Sequence[Call]:
+        """Two commands, which nothing needs to be between."""
+        return (Command(("HGET", self.keys.owner, "id")), Command(("HGET", self.keys.owned, "paused")))
+
+    def read(self, replies: Sequence[Reply]) -> Ownership:
+        """Read both."""
+        return Ownership(text(replies[0]), text(replies[1]) == "1")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Final
 
 from bullpen.errors import BullpenError
 from bullpen.queue import lua
-from bullpen.queue.declaration import OwnedElsewhere, Owner
+from bullpen.queue.declaration import OwnedElsewhere, Owner, ReadOwnership
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, number, text
+from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, number
 from bullpen.queue.operations.queues import PauseQueue
 
 _JOBS_AT_ONCE: Final = 1_000
@@ -41,9 +41,9 @@ def purge(keys: QueueKeys, owner: Owner, *, force: bool = False) -> Steps[None]:
 
     Raises `OwnedElsewhere`, with nothing removed, and `QueueBusy` when jobs run, unless `force` removes them too.
     """
-    found = yield from do(_ReadOwner(keys))
-    if found and found != owner.id:
-        msg = f"the queue {keys.queue!r} (prefix {keys.prefix!r}) belongs to {found!r}: nothing was removed"
+    found = yield from do(ReadOwnership(keys))
+    if found.owner and found.owner != owner.id:
+        msg = f"the queue {keys.queue!r} (prefix {keys.prefix!r}) belongs to {found.owner!r}: nothing was removed"
         raise OwnedElsewhere(msg)
     yield from do(PauseQueue(keys))
     while (left := (yield from do(_Obliterate(keys, force)))) > 0:
@@ -55,17 +55,6 @@ def purge(keys: QueueKeys, owner: Owner, *, force: bool = False) -> Steps[None]:
         msg = f"jobs of queue {keys.queue!r} are running: wait for them, or force it"
         raise QueueBusy(msg)
     yield from do(_RemoveSettings(keys))
-
-
-@dataclass(frozen=True)
-class _ReadOwner(QueueOperation[str]):
-    keys: QueueKeys
-
-    def commands(self) -> Sequence[Call]:
-        return (Command(("HGET", self.keys.owner, "id")),)
-
-    def read(self, replies: Sequence[Reply]) -> str:
-        return text(replies[0])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,408 @@
+"""The chart against a real API server: what it renders is valid there, and installs, upgrades and goes as it should.
+
+There is no node, so the Jobs of hooks do not run by themselves: a test does what they would, as the accounts that they have, with
+the rights that the chart gives them.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bullpen_operator import hooks
+from bullpen_operator.kube.kinds import FINALIZER
+from tests.chart import schemas
+from tests.chart.rendering import CHART, EVERYTHING, MATRIX, NAMESPACE, Chart, Object, Objects, Values
+from tests.support import requirements
+from tests.support.kubernetes import apiserver, binaries
+from tests.support.kubernetes.api import Api, ApiError
+from tests.support.kubernetes.apiserver import ApiServer
+from tests.support.kubernetes.audit import Audit, unused
+from tests.support.waiting import eventually, eventually_sync
+
+pytestmark = pytest.mark.timeout(180)
+
+OTHERS_KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+"""The Prometheus operator's, whose CRDs are not here."""
+JOBQUEUES = "/apis/bullpen.dev/v1alpha1/jobqueues"
+
+
+@pytest.fixture(scope="session")
+def tools(api_programs: None) -> dict[str, Path]:
+    """Build helm and kubeconform, where they are not there."""
+    try:
+        return binaries.ensure("helm", "kubeconform")
+    except binaries.Missing as error:
+        requirements.missing("cluster", str(error))
+
+
+@pytest.fixture(scope="session")
+def chart(tools: dict[str, Path]) -> Chart:
+    """The chart, to be rendered."""
+    return Chart(tools["helm"])
+
+
+@pytest.fixture(scope="module")
+def server(api_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """A server of this module's own: it installs what is the cluster's."""
+    with apiserver.start(tmp_path_factory.mktemp("chart"), controllers=True) as running:
+        running.api().namespace(NAMESPACE, {"pod-security.kubernetes.io/enforce": "restricted"})
+        running.api().apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "pods", "namespace": NAMESPACE}}
+        )
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(server: ApiServer) -> Api:
+    """That server, as its administrator."""
+    return server.api()
+
+
+@pytest.fixture(scope="module")
+def kinds(cluster: Api) -> None:
+    """Bullpen's CRDs are served, as if by another release."""
+    cluster.install((CHART / "files" / "crds" / "crd.yaml").read_text())
+
+
+@pytest.fixture
+def helm(own_api_server: ApiServer, tools: dict[str, Path]) -> Callable[..., str]:
+    """Helm on a cluster of the test's own; gives what it printed, raises with what it complained of."""
+
+    def run(*arguments: object, values: Values | None = None) -> str:
+        command = [tools["helm"], "--kubeconfig", own_api_server.admin.kubeconfig, "--namespace", NAMESPACE, *arguments]
+        if values is not None:
+            command += ["--values", "-"]
+        done = subprocess.run(
+            [str(part) for part in command],
+            input=json.dumps(values or {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(params=MATRIX.values(), ids=MATRIX.keys())
+def objects(request: pytest.FixtureRequest, chart: Chart) -> Objects:
+    """What the chart makes of each of some values."""
+    return chart.objects(request.param)
+
+
+# --- what is rendered
+
+
+@pytest.fixture(scope="module")
+def schema_folder(cluster: Api, kinds: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Schemas of all kinds of the server."""
+    folder = tmp_path_factory.mktemp("schemas")
+    schemas.write(cluster, folder)
+    return folder
+
+
+def kubeconform(tools: dict[str, Path], folder: Path, text: str) -> str:
+    """Give what kubeconform has against these objects."""
+    command = [
+        tools["kubeconform"],
+        "-strict",
+        "-schema-location",
+        f"{folder}/{schemas.LOCATION}",
+        "-skip",
+        ",".join(OTHERS_KINDS),
+    ]
+    done = subprocess.run([*command, "-"], input=text, capture_output=True, text=True, timeout=60, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_kubeconform_finds_nothing(tools, schema_folder, objects):
+    assert kubeconform(tools, schema_folder, yaml.safe_dump_all(objects)) == ""
+
+
+def test_kubeconform_would_find_something(tools, schema_folder, chart):
+    (deployment,) = chart.objects().of("Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Never"
+    assert "additional properties 'imagePullPolcy' not allowed" in kubeconform(
+        tools, schema_folder, json.dumps(deployment)
+    )
+
+
+def test_the_server_would_take_every_object(cluster, kinds, objects):
+    for namespace in {obj["metadata"].get("namespace", NAMESPACE) for obj in objects}:
+        cluster.namespace(namespace)
+    for obj in objects:
+        if obj["kind"] not in OTHERS_KINDS:
+            dry_run(cluster, obj)
+
+
+def dry_run(api: Api, obj: Object) -> Object:
+    """Let the server say what it would make of an object; what it does not know is refused."""
+    metadata = obj["metadata"]
+    path = api.path(obj["apiVersion"], obj["kind"], metadata.get("namespace", ""), metadata["name"])
+    return api.request(
+        "PATCH",
+        path,
+        obj,
+        content_type="application/apply-patch+yaml",
+        fieldManager="test",
+        force="true",
+        dryRun="All",
+        fieldValidation="Strict",
+    )
+
+
+def test_restricted_pod_security_takes_every_pod(cluster, objects):
+    """`NAMESPACE` enforces it; a pod that would break it shows that it does."""
+
+    def create(owner: str, pod: Object) -> Object:
+        body = {"metadata": {"name": "tried"}, "spec": {**pod, "serviceAccountName": "pods"}}
+        names = {volume["name"] for volume in pod["volumes"]}
+        claimed = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]} - names
+        body["spec"]["volumes"] = [*pod["volumes"], *({"name": name, "emptyDir": {}} for name in claimed)]
+        body["spec"].pop("priorityClassName", None)
+        body["spec"]["restartPolicy"] = pod.get("restartPolicy", "Always")
+        return cluster.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", body, dryRun="All")
+
+    for owner, pod in objects.pods():
+        create(owner, pod)
+    del pod["containers"][0]["securityContext"]["capabilities"]
+    with pytest.raises(ApiError, match="violates PodSecurity"):
+        create(owner, pod)
+
+
+def test_viewers_view_and_editors_edit(server, cluster, chart, kinds):
+    """By the cluster's own roles, which the controller-manager puts together."""
+    for role in chart.objects().of("ClusterRole"):
+        if role["metadata"]["name"] in {"bullpen-view", "bullpen-edit"}:
+            cluster.apply(role)
+    namespace = cluster.namespace("people")
+    queue = {
+        "apiVersion": "bullpen.dev/v1alpha1",
+        "kind": "JobQueue",
+        "metadata": {"name": "emails", "namespace": namespace},
+        "spec": {},
+    }
+    eventually_sync(
+        lambda: (
+            "jobqueues" in json.dumps(cluster.get("rbac.authorization.k8s.io/v1", "ClusterRole", "", "edit")["rules"])
+        ),
+        timeout=30,
+        every=0.1,
+    )
+    for user, role in (("viewer", "view"), ("editor", "edit")):
+        cluster.apply(
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "RoleBinding",
+                "metadata": {"name": user, "namespace": namespace},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+            }
+        )
+    editor, viewer = (server.api(server.login(user, "system:authenticated")) for user in ("editor", "viewer"))
+    editor.create(queue)
+    assert viewer.get("bullpen.dev/v1alpha1", "JobQueue", namespace, "emails")
+    with pytest.raises(ApiError, match="403"):
+        viewer.create({**queue, "metadata": {**queue["metadata"], "name": "other"}})
+    with pytest.raises(ApiError, match="403"):
+        viewer.delete("bullpen.dev/v1alpha1", "JobQueue", namespace, "emails")
+    with pytest.raises(ApiError, match="403"):
+        editor.request(
+            "PATCH", f"{JOBQUEUES.replace('jobqueues', '')}namespaces/{namespace}/jobqueues/emails/status", {}
+        )
+
+
+# --- install, upgrade, uninstall
+
+
+def older(folder: Path) -> Path:
+    """The chart as an older version might have been: one kind has a column less."""
+    copy = shutil.copytree(CHART, folder / "bullpen")
+    file = copy / "files" / "crds" / "crd.yaml"
+    documents = list(yaml.safe_load_all(file.read_text()))
+    del documents[0]["spec"]["versions"][0]["additionalPrinterColumns"][-1]
+    file.write_text(yaml.safe_dump_all(documents))
+    return copy
+
+
+def columns(api: Api) -> int:
+    crd = api.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "jobqueues.bullpen.dev")
+    return len(crd["spec"]["versions"][0]["additionalPrinterColumns"])
+
+
+def test_an_upgrade_brings_the_kinds_along_and_an_uninstall_leaves_them(own_api_server, helm, tmp_path):
+    api = own_api_server.api()
+    notes = helm("install", "bullpen", older(tmp_path), "--create-namespace", "--no-hooks", values={})
+    assert "rollout status deployment/bullpen" in notes
+    assert "kind: JobQueue" in notes
+    before = columns(api)
+    queue = {
+        "apiVersion": "bullpen.dev/v1alpha1",
+        "kind": "JobQueue",
+        "metadata": {"name": "emails", "namespace": NAMESPACE},
+        "spec": {},
+    }
+    api.create(queue)
+    uid = api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")["metadata"]["uid"]
+
+    helm("upgrade", "bullpen", CHART, "--no-hooks", values={"replicas": 1})
+    assert columns(api) == before + 1
+    deployment = api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")
+    assert (deployment["metadata"]["uid"], deployment["spec"]["replicas"]) == (uid, 1)
+    assert api.get("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "emails")
+
+    helm("uninstall", "bullpen", "--no-hooks")
+    assert columns(api) == before + 1
+    assert api.get("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "emails")
+    assert api.list("apps/v1", "Deployment", NAMESPACE) == []
+    assert [
+        role["metadata"]["name"]
+        for role in api.list("rbac.authorization.k8s.io/v1", "ClusterRole")
+        if "bullpen" in role["metadata"]["name"]
+    ] == []
+
+    helm("install", "bullpen", CHART, "--no-hooks", values={})
+    assert api.get("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "emails")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"redis": {"enabled": True}}, ['ClusterRedisConnection "bullpen", the default']),
+        ({"redis": {"enabled": True, "persistence": {"enabled": False}}}, ["all jobs are lost"]),
+        (
+            {"namespaces": ["shop"], "className": "teams"},
+            ["JobQueues in shop (className: teams)", "kind: RedisConnection", "className: teams"],
+        ),
+    ],
+)
+def test_notes_say_what_to_type_next(server, tools, values, words):
+    command = [tools["helm"], "--kubeconfig", server.admin.kubeconfig, "--namespace", NAMESPACE, "install", "bullpen"]
+    command += [CHART, "--dry-run=server", "--values", "-", "--set", "crds.install=false,rbac.aggregate=false"]
+    done = subprocess.run(
+        command, input=json.dumps(values), capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.split("NOTES:")[1]
+    assert [word for word in words if word not in notes] == []
+
+
+# --- hooks
+
+
+class Jobs:
+    """Runs the hooks' Jobs as a node would: with the account, the rights, the arguments and the environment of each."""
+
+    def __init__(self, server: ApiServer, objects: Objects) -> None:
+        self._server = server
+        self._hooks = objects.hooks
+        self._api = server.api()
+
+    async def run(self, name: str) -> list[str]:
+        """Run one; give the rules of its roles that it had no use for."""
+        job = self._hooks.one("Job", name)
+        when = job["metadata"]["annotations"]["helm.sh/hook"]
+        roles = []
+        for obj in self._hooks:
+            if obj["metadata"]["annotations"]["helm.sh/hook"] == when and obj["kind"] != "Job":
+                self._api.apply(obj)
+                roles += [obj] if obj["kind"] in {"Role", "ClusterRole"} else []
+        spec = job["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        login = self._server.service_account(NAMESPACE, spec["serviceAccountName"])
+        mark = Audit(self._server.audit_log).mark()
+        environment = {one["name"]: one["value"] for one in container.get("env", [])}
+        os.environ.update(environment)
+        try:
+            await hooks.run(container["args"], kubeconfig=str(login.kubeconfig))
+        finally:
+            for key in environment:
+                del os.environ[key]
+        did = Audit(self._server.audit_log).since(mark, user=login.user)
+        assert did.refused() == []
+        return [use for role in roles for use in unused(role["rules"], did)]
+
+
+@pytest.fixture
+def jobs(own_api_server: ApiServer, chart: Chart) -> Jobs:
+    """The hooks of a cluster-wide install with a Redis."""
+    own_api_server.api().namespace(NAMESPACE)
+    return Jobs(own_api_server, chart.objects(EVERYTHING))
+
+
+async def test_a_password_is_made_once(own_api_server, jobs):
+    api = own_api_server.api()
+    assert await jobs.run("bullpen-redis-password") == []
+    made = api.get("v1", "Secret", NAMESPACE, "bullpen-redis")
+    assert made["data"].keys() == {"username", "password"}
+    assert len(made["data"]["password"]) > 40
+    await jobs.run("bullpen-redis-password")
+    assert api.get("v1", "Secret", NAMESPACE, "bullpen-redis")["data"] == made["data"]
+
+
+async def test_the_connection_is_applied_once_its_kind_is_served(own_api_server, jobs):
+    api = own_api_server.api()
+    running = asyncio.create_task(jobs.run("bullpen-redis-connection"))
+    account = f"system:serviceaccount:{NAMESPACE}:bullpen-redis-connection"
+    await eventually(lambda: Audit(own_api_server.audit_log).since(user=account).uses(), timeout=30, every=0.05)
+    assert not running.done()
+    await asyncio.to_thread(api.install, (CHART / "files" / "crds" / "crd.yaml").read_text())
+    await running
+    connection = api.get("bullpen.dev/v1alpha1", "ClusterRedisConnection", "", "bullpen")
+    assert connection["metadata"]["annotations"]["bullpen.dev/default"] == "true"
+    assert connection["spec"]["endpoints"] == [f"redis://bullpen-redis.{NAMESPACE}.svc:6379/0"]
+    before = connection["metadata"]["resourceVersion"]
+    await jobs.run("bullpen-redis-connection")
+    assert (
+        api.get("bullpen.dev/v1alpha1", "ClusterRedisConnection", "", "bullpen")["metadata"]["resourceVersion"]
+        == before
+    )
+
+
+def jobqueue(api: Api, name: str, *finalizers: str, **spec: object) -> None:
+    api.create(
+        {
+            "apiVersion": "bullpen.dev/v1alpha1",
+            "kind": "JobQueue",
+            "metadata": {"name": name, "namespace": NAMESPACE, "finalizers": list(finalizers)},
+            "spec": spec,
+        }
+    )
+
+
+async def test_what_leaves_takes_its_finalizers_and_nobody_elses(own_api_server, chart, jobs):
+    api = own_api_server.api()
+    api.install((CHART / "files" / "crds" / "crd.yaml").read_text())
+    (deployment,) = chart.objects().of("Deployment")
+    api.apply(deployment)
+    await jobs.run("bullpen-redis-connection")
+    jobqueue(api, "mine", FINALIZER, "example.com/theirs")
+    jobqueue(api, "mine-too", FINALIZER)
+    jobqueue(api, "without")
+    jobqueue(api, "of-another-class", FINALIZER, className="teams")
+    api.delete("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "mine-too")
+
+    assert await jobs.run("bullpen-release") == []
+
+    def finalizers(name: str) -> list[str]:
+        return api.get("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, name)["metadata"].get("finalizers", [])
+
+    assert finalizers("mine") == ["example.com/theirs"]
+    assert finalizers("of-another-class") == [FINALIZER]
+    assert api.find("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "mine-too") is None
+    assert api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")["spec"]["replicas"] == 0
+    assert api.find("bullpen.dev/v1alpha1", "ClusterRedisConnection", "", "bullpen") is None
+    await jobs.run("bullpen-release")
+
+
+async def test_it_leaves_also_where_its_kinds_have_gone(own_api_server, jobs):
+    await jobs.run("bullpen-release")

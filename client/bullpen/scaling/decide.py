@@ -1,8 +1,8 @@
 """The scaling decision: observation, policy, history and the time, to a number of replicas and its reasons.
 
 Pure: the operator and `bullpen dev` call it with what they saw and carry out what it says. The order in which limits
-apply is part of the contract: paused, total concurrency, rate limit, windows, minimum, maximum, the last pod's stay,
-behavior; at the end what protects running jobs.
+apply is part of the contract: paused, total concurrency, rate limit, windows, minimum, maximum, behavior, the last pod's
+stay; at the end what protects running jobs.
 """
 
 from dataclasses import dataclass, field
@@ -130,9 +130,10 @@ def _automatic(observation: Observation, policy: ScalingPolicy, past: History, n
     number.at_least(open_windows.min_replicas, Reason.WINDOW, f"window {names} keeps")
     number.at_least(policy.min_replicas, Reason.MIN_REPLICAS, "minReplicas")
     number.at_most(policy.max_replicas, Reason.MAX_REPLICAS, "maxReplicas")
-    _keep_the_last(number, observation, policy, need.history, now_ms)
     least = min(max(policy.min_replicas, open_windows.min_replicas), policy.max_replicas)
     after = _slow_down(number, observation, policy, need.history, least=least, now_ms=now_ms)
+    # After `behavior`, so that the last pod's stay is no recommendation, which would hold for a window more.
+    _keep_the_last(number, observation, policy, need.history, now_ms)
     _protect_running(number, observation, policy, now_ms)
     if observation.cannot_start:
         number.at_most(
@@ -204,15 +205,20 @@ def _slow_down(
 
 
 def _protect_running(number: _Number, observation: Observation, policy: ScalingPolicy, now_ms: int) -> None:
-    """Take no pod away that runs jobs, nor any by counts that are too old."""
+    """Take no pod away by counts that are too old, nor, where pods cannot retire, any that has jobs to run.
+
+    Who is busy is known of workers that can retire: they take no new job and go when theirs are done. Their number may go
+    below the busy ones then, or a trickle that keeps one job on each of many pods would keep all of them for ever.
+    """
     current = observation.replicas
     age_ms = now_ms - observation.at_ms
     if age_ms > STALE_MS:
         number.at_least(current, Reason.STALE_READING, "the counts are too old to shrink by")
     if policy.shrink_when_idle and observation.active:
         number.at_least(current, Reason.SHRINK_WHEN_IDLE, f"{observation.active} jobs run, shrink waits for none")
-    busy = min(current, busy_pods(observation, policy.slots))
-    number.at_least(busy, Reason.BUSY_PODS, f"{busy} pods are busy")
+    if observation.busy is None:
+        busy = min(current, busy_pods(observation, policy.slots))
+        number.at_least(busy, Reason.BUSY_PODS, f"{observation.active} jobs need {busy} pods")
 
 
 def _next_check_ms(

@@ -95,8 +95,9 @@ TABLE = [
     ("down disabled", seen(waiting=10, replicas=7), asked(behavior=down(select="Disabled")), NOTHING, 7, Reason.SCALE_DOWN_LIMIT),
     ("the maximum is no shrink's window", seen(waiting=500, replicas=30), asked(behavior=Behavior()), NOTHING, 20, Reason.MAX_REPLICAS),
     # -- protection
-    ("busy pods stay", seen(waiting=1, active=3, busy=3, replicas=9), asked(), NOTHING, 3, Reason.BUSY_PODS),
-    ("busy pods above the maximum", seen(active=300, busy=30, replicas=30), asked(), NOTHING, 30, Reason.BUSY_PODS),
+    ("a few jobs on many pods: these retire", seen(waiting=1, active=9, busy=9, replicas=9), asked(), NOTHING, 1, Reason.JOBS_WAITING),
+    ("busy pods above the maximum retire", seen(active=300, busy=30, replicas=30), asked(), NOTHING, 20, Reason.MAX_REPLICAS),
+    ("who is busy unknown: places for all that run", seen(active=300, replicas=40), asked(), NOTHING, 30, Reason.BUSY_PODS),
     ("busy pods add none", seen(waiting=1, active=1, busy=5, replicas=1), asked(), NOTHING, 1, Reason.JOBS_WAITING),
     ("WhenIdle waits", seen(active=1, replicas=9), asked(shrink_when_idle=True), NOTHING, 9, Reason.SHRINK_WHEN_IDLE),
     ("WhenIdle shrinks", seen(waiting=1, replicas=9), asked(shrink_when_idle=True), NOTHING, 1, Reason.JOBS_WAITING),
@@ -105,7 +106,8 @@ TABLE = [
     # -- modes
     ("hold", seen(waiting=500, replicas=7), asked(mode="Hold"), NOTHING, 7, Reason.HOLD),
     ("manual", seen(waiting=500, replicas=7), asked(mode="Manual", manual_replicas=25), NOTHING, 25, Reason.MANUAL),
-    ("manual, down to the busy", seen(active=9, busy=4, replicas=7), asked(mode="Manual", manual_replicas=0), NOTHING, 4, Reason.BUSY_PODS),
+    ("manual, busy pods retire", seen(active=9, busy=4, replicas=7), asked(mode="Manual", manual_replicas=0), NOTHING, 0, Reason.MANUAL),
+    ("manual, who is busy unknown", seen(active=19, replicas=7), asked(mode="Manual", manual_replicas=0), NOTHING, 2, Reason.BUSY_PODS),
 ]  # fmt: skip
 
 

@@ -106,10 +106,11 @@ def test_the_same_again_changes_nothing(observation: Observation, policy: Scalin
 
 
 @given(observations, policies, histories)
-def test_no_busy_pod_is_taken(observation: Observation, policy: ScalingPolicy, history: History) -> None:
-    decision = decide(observation, policy, history, NOW)
-    busy = -(-observation.active // policy.slots) if observation.busy is None else observation.busy
-    assert decision.replicas >= min(observation.replicas, busy)
+def test_running_jobs_keep_their_places_where_pods_cannot_retire(
+    observation: Observation, policy: ScalingPolicy, history: History
+) -> None:
+    decision = decide(replace(observation, busy=None), policy, history, NOW)
+    assert decision.replicas >= min(observation.replicas, -(-observation.active // policy.slots))
 
 
 @given(observations, policies, histories)

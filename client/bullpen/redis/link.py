@@ -72,7 +72,7 @@ class Link:
 
     `timeout` (seconds; absent: the settings') is for connecting and for each answer. `blocking` is for a link whose
     commands block: the connection then has no reply timeout of its own, only that of each `block`. `limits` bound every
-    reply. `longest_pause` (seconds) bounds the pauses of a patient link.
+    reply. `longest_pause` gives what bounds the next pause of a patient link, in seconds.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Link:
         eager: bool = True,
         on_state: StateCallback | None = None,
         limits: ReplyLimits | None = None,
-        longest_pause: float = LONGEST_PAUSE_SECONDS,
+        longest_pause: Callable[[], float] = lambda: LONGEST_PAUSE_SECONDS,
         random: Callable[[], float] = randomness.random,
     ) -> None:
         self._endpoints = ConfiguredEndpoints(endpoints) if isinstance(endpoints, RedisSettings) else endpoints
@@ -375,7 +375,7 @@ class Link:
                 await self._until_lost(connection)
                 if loop.time() - since >= _SETTLED_SECONDS:
                     attempt = 0
-            await asyncio.sleep(reconnect_pause(attempt, self._random, self._longest_pause))
+            await asyncio.sleep(reconnect_pause(attempt, self._random, self._longest_pause()))
             attempt += 1
 
     async def _until_lost(self, connection: Connection) -> None:

@@ -19,7 +19,7 @@ from bullpen_operator.kube.errors import Forbidden, KubeError
 from bullpen_operator.kube.kinds import Kind, Object
 
 READ_AGAIN_SECONDS: Final = 600.0
-REFUSED_PAUSE_SECONDS: Final = 5.0
+REFUSED_PAUSE_SECONDS: Final = 2.0
 LARGEST_VALUE_BYTES: Final = 4096
 """The largest user name or password; certificates may be as large as a Secret."""
 

@@ -1,10 +1,11 @@
 """One patient connection of the operator to each Redis, and what becomes of those that answer nothing or too much.
 
-Model: a `Redis` has one link, whose task connects and connects again for ever, with pauses of up to half a minute and
-jitter. Whoever asks something of a Redis waits for nobody: while there is no connection the answer is `RedisUnavailable`
-at once, with the reason; only the very first attempt is waited for. A Redis that left a command without an answer in time,
-or answered too much, is then left alone for a growing while, in which every question fails at once. So what one bad Redis
-costs the others is one timeout now and then. `Redises` owns them all, and ends them when it is left.
+Model: a `Redis` has one link, whose task connects and connects again for ever, with jittered pauses: of up to two seconds
+for a Redis that was there minutes ago, else of up to half a minute. Whoever asks something of a Redis waits for nobody:
+while there is no connection the answer is `RedisUnavailable` at once, with the reason; only the very first attempt is waited
+for. A Redis that left a command without an answer in time, or answered too much, is then left alone for a growing while, in
+which every question fails at once. So what one bad Redis costs the others is one timeout now and then. `Redises` owns them
+all, and ends them when it is left.
 """
 
 import asyncio
@@ -45,8 +46,12 @@ ANSWER_SECONDS: Final = 3.0
 STEPS_SECONDS: Final = 10.0
 """How long all the steps of one thing may take."""
 LONGEST_PAUSE_SECONDS: Final = 30.0
+EAGER_PAUSE_SECONDS: Final = 2.0
+EAGER_FOR_SECONDS: Final = 900.0
+"""A Redis that was there so short a while ago is looked for eagerly: it has lost its users when it restarted."""
 LONGEST_REST_SECONDS: Final = 60.0
 UNUSED_SECONDS: Final = 300.0
+_MARGIN_SECONDS: Final = 0.5  # so that the first attempt tells why it failed
 _LONGEST_TEXT: Final = 300
 
 
@@ -80,6 +85,8 @@ class Redis:
         self._rests = 0
         self._rest_until = 0.0
         self._rest_trouble: Trouble | None = None
+        self._rested: asyncio.TimerHandle | None = None
+        self._seen_at: float | None = None
         self.used_at = monotonic()
         self.endpoints = SecretEndpoints(
             ref, kube, refused=lambda: isinstance(self.link.failure, AuthenticationRefused), timeout=CONNECT_SECONDS
@@ -90,7 +97,7 @@ class Redis:
             name="bullpen:operator",
             timeout=ANSWER_SECONDS,
             limits=LIMITS,
-            longest_pause=LONGEST_PAUSE_SECONDS,
+            longest_pause=self._longest_pause,
             random=random,
             on_state=self._on_state,
         )
@@ -166,7 +173,7 @@ class Redis:
         self.used_at = self._monotonic()
         if self.link.connection is None and not self._tried.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(max(timeout, CONNECT_SECONDS + _MARGIN_SECONDS)):
                     await self._tried.wait()
         connection = self.link.connection
         if connection is None or self._monotonic() < self._rest_until:
@@ -191,7 +198,7 @@ class Redis:
             blocking=True,
             timeout=CONNECT_SECONDS,
             limits=LIMITS,
-            longest_pause=LONGEST_PAUSE_SECONDS,
+            longest_pause=self._longest_pause,
             random=self._random,
         )
 
@@ -203,21 +210,31 @@ class Redis:
     async def close(self) -> None:
         """End the connection."""
         self._tried.set()
+        if self._rested is not None:
+            self._rested.cancel()
         await self.link.close()
 
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _on_state(self, state: LinkState, reason: str) -> None:  # noqa: ARG002 - it may hold what a server said
-        if state is LinkState.READY:
-            self._rest_until = 0.0
+        if state is LinkState.READY or (state is LinkState.DOWN and self.link.failure is None):
+            self._seen_at = self._monotonic()
+        # A new connection is no sign that commands are answered: a rest goes on.
         if state is not LinkState.IDLE:
             self._tried.set()
         self._changed(self)
+
+    def _longest_pause(self) -> float:
+        eager = self._seen_at is not None and self._monotonic() - self._seen_at < EAGER_FOR_SECONDS
+        return EAGER_PAUSE_SECONDS if eager else LONGEST_PAUSE_SECONDS
 
     def _rest(self, error: ConnectionLost) -> None:
         self._rests += 1
         seconds = min(LONGEST_REST_SECONDS, 2.0**self._rests) * (0.5 + 0.5 * self._random())
         self._rest_until = self._monotonic() + seconds
+        if self._rested is not None:
+            self._rested.cancel()
+        self._rested = asyncio.get_running_loop().call_later(seconds, self._changed, self)
         what = "answered more than is allowed" if isinstance(error, ReplyTooLarge) else "did not answer in time"
         reason = "ReplyTooLarge" if isinstance(error, ReplyTooLarge) else "TimedOut"
         self._rest_trouble = Trouble(reason, f"Redis at {self.link.where} {what}; it is left alone for a while")

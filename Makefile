@@ -8,7 +8,7 @@ SOURCES := client worker operator cli
 CHECKED := $(SOURCES) tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast coverage lint format docs crds bench prove build lock clean
+.PHONY: help setup demo test test-fast coverage lint format docs crds manifests bench prove build lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ docs: setup ## docs/reference/jobqueue.md anew, from the models
 crds: setup ## manifests/crd.yaml and the chart's anew, from the models
 	@$(BIN)/bullpen crd > manifests/crd.yaml
 	@cp manifests/crd.yaml charts/bullpen/files/crds/crd.yaml
+
+manifests: setup ## manifests/install.yaml anew, from the chart
+	@$(BIN)/python -m tests.chart.manifests
 
 bench: setup ## speed beside Node's BullMQ and the bare Lua, and what a worker costs; needs Node
 	@$(BIN)/python -m tests.bench $(BENCH)

@@ -186,6 +186,7 @@ class Informers:
 
     async def _watch(self, loop: asyncio.AbstractEventLoop, stop: "concurrent.futures.Future[None]") -> None:
         """Have Kopf watch until it ends, or is told to: by cancellation, its own way to stop takes seconds."""
+        asyncio.get_running_loop().set_exception_handler(_noted)
         working = asyncio.create_task(self._kopf(loop))
         waiting = asyncio.wrap_future(stop)
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -247,6 +248,11 @@ class Informers:
                 self._cache.remove(kinds.key_of(kind, obj), obj["metadata"].get("uid", ""))
             else:
                 self._cache.put(kind, obj)
+
+
+def _noted(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Take it calmly when a callback of Kopf's breaks while it ends; what matters ends Kopf itself, and is told."""
+    log.debug("kopf_callback", extra={"error": str(context.get("exception") or context.get("message"))})
 
 
 def _within(namespace: str) -> Callable[[Object], bool]:

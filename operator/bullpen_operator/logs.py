@@ -16,7 +16,7 @@ from bullpen_operator.settings import LogFormat, LogLevel
 
 _CREDENTIALS: Final = re.compile(r"(://)[^/\s@'\"]*:[^/\s@'\"]*@")
 _QUIET: Final = {
-    "kopf": logging.ERROR,  # what it does with our watches is told by the informers
+    "kopf": logging.CRITICAL,  # what becomes of its watches is told by the informers
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.WARNING,
 }

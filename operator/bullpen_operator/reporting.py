@@ -19,7 +19,7 @@ from bullpen_operator.cache import Cache
 from bullpen_operator.conditions import Facts, Known
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.client import Kube
-from bullpen_operator.kube.errors import Conflict, KubeError, NotFound, NotLeading
+from bullpen_operator.kube.errors import KubeError, NotFound, NotLeading
 from bullpen_operator.kube.kinds import Key, Object
 from bullpen_operator.kube.recorder import Recorder
 from bullpen_operator.scaling.units import ScalingState, Target
@@ -128,9 +128,7 @@ class Reporter:
             return
         try:
             written = await self._kube.apply_status(_patch(obj, new))
-        except NotLeading:
-            return
-        except (NotFound, Conflict):  # gone, or another of the same name: there will be news of it
+        except (NotLeading, NotFound):
             return
         except KubeError as error:
             log.warning("status_not_written", extra={"jobqueue": str(key), "error": str(error)})

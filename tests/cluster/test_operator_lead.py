@@ -1,0 +1,113 @@
+"""Two operators, one leader: which goes in order, is killed, or freezes. Processes, real lease, real time."""
+
+import time
+
+import pytest
+from redis import Redis
+
+from bullpen import embedded
+from tests.support import operators
+from tests.support.kubernetes.audit import Audit
+from tests.support.operators import VERSION, conditions, jobqueue, redis_connection
+from tests.support.waiting import eventually_sync
+
+LEASES = "coordination.k8s.io/v1"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with embedded.start(unix=False) as started:
+        yield started
+
+
+@pytest.fixture
+def cluster(api_server, api, namespace, server):
+    api_server.api().install(operators.CRDS.read_text())
+    with Redis.from_url(server.url) as redis:
+        redis.flushall()
+    api.apply(redis_connection(namespace, server.url))
+    return namespace
+
+
+@pytest.fixture
+def two(api_server, cluster, tmp_path):
+    """Operators a and b; a leads. Each is a user of its own, so that the audit log tells them apart."""
+    logins = [api_server.login(f"{name}-{cluster}", "system:masters") for name in "ab"]
+    with operators.process(logins[0], cluster, "a", tmp_path) as a:
+        eventually_sync(lambda: holder(api_server, cluster) == "a", 20)
+        with operators.process(logins[1], cluster, "b", tmp_path) as b:
+            eventually_sync(lambda: "informers_synced" in b.lines, 20)
+            yield a, b
+
+
+def holder(api_server, namespace):
+    lease = api_server.api().find(LEASES, "Lease", namespace, "bullpen-operator")
+    return lease["spec"].get("holderIdentity") if lease else None
+
+
+def is_ready(api, namespace, name="emails"):
+    return conditions(api, namespace, name).get("Ready") == ("True", "AsDeclared")
+
+
+def writes(api_server, mark, user):
+    did = Audit(api_server.audit_log).since(mark, user=user).writes()
+    return [str(event.use) for event in did if event.use.resource != "leases" and event.status < 400]
+
+
+def test_one_that_ends_in_order_hands_over_within_three_seconds(api_server, api, cluster, two):
+    a, _ = two
+    api.apply(jobqueue(cluster))
+    eventually_sync(lambda: is_ready(api, cluster), 10)
+    began = time.monotonic()
+    assert a.end() == 0
+    eventually_sync(lambda: holder(api_server, cluster) == "b", 10)
+    took = time.monotonic() - began
+    assert "lease_released" in a.lines
+    api.apply(jobqueue(cluster, "second"))
+    eventually_sync(lambda: is_ready(api, cluster, "second"), 10)
+    assert took < 5.5, took  # 3 s where the machine has nothing else to do
+
+
+def test_one_that_is_killed_is_followed_within_twenty_seconds(api_server, api, cluster, two):
+    a, _ = two
+    began = time.monotonic()
+    a.end(operators.signal.SIGKILL)
+    api.apply(jobqueue(cluster))
+    eventually_sync(lambda: is_ready(api, cluster), 25)
+    assert holder(api_server, cluster) == "b"
+    assert time.monotonic() - began < 20
+
+
+def test_one_that_freezes_writes_nothing_when_it_wakes(api_server, api, cluster, two):
+    a, _ = two
+    api.apply(jobqueue(cluster))
+    eventually_sync(lambda: is_ready(api, cluster), 10)
+    a.freeze()
+    eventually_sync(lambda: holder(api_server, cluster) == "b", 25)
+    # What it will want to do as soon as it wakes, and another does meanwhile.
+    api.apply(jobqueue(cluster, worker={"image": "shop:2", "handlers": ["shop.jobs"]}))
+    eventually_sync(lambda: image(api, cluster) == "shop:2", 10)
+    api.delete("apps/v1", "Deployment", cluster, "emails-worker")
+    eventually_sync(lambda: image(api, cluster) == "shop:2", 10)
+    mark = Audit(api_server.audit_log).mark()
+    a.thaw()
+    eventually_sync(lambda: "leads_no_more" in a.lines, 10)
+    api.apply(jobqueue(cluster, "third"))
+    eventually_sync(lambda: is_ready(api, cluster, "third"), 10)
+    assert writes(api_server, mark, f"a-{cluster}") == []
+    assert holder(api_server, cluster) == "b"
+    assert a.end() == 0
+    assert holder(api_server, cluster) == "b"
+
+
+def image(api, namespace):
+    made = api.find("apps/v1", "Deployment", namespace, "emails-worker")
+    return made and made["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def test_one_that_waits_writes_nothing_and_is_ready(api_server, api, cluster, two):
+    mark = Audit(api_server.audit_log).mark()
+    api.apply(jobqueue(cluster))
+    eventually_sync(lambda: is_ready(api, cluster), 10)
+    assert writes(api_server, mark, f"b-{cluster}") == []
+    assert api.get(VERSION, "JobQueue", cluster, "emails")["status"]["conditions"]

@@ -77,6 +77,7 @@ class Charge(Generic[Ref]):
     look_again_ms: int | None = None
     """When to decide again, by Redis' clock; None where nothing calls for it."""
     _first_starts: set[str] = field(default_factory=set)
+    _began: bool = False
     _told: ScalingState | None = None
     _told_ms: int = 0
 
@@ -107,6 +108,9 @@ class Charge(Generic[Ref]):
             self._settle(None, Crew(), now_ms, trouble="" if is_awaited else refusal)
             return None
         workforce = self._workforce(around, now_ms)
+        if not self._began:
+            self._began = True
+            self.memory = self.memory.taken_over(workforce.target.replicas, now_ms)
         policy = decider.policy_in_effect(unit.policy, unit.hpa_min)
         reading: Reading | str = self.unseen or (self.sight.reading if self.sight is not None else "")
         try:
@@ -156,7 +160,9 @@ class Charge(Generic[Ref]):
         fleet = None
         if not target.foreign:
             roll = self.sight.roll if self.sight is not None else None
-            fleet = Fleet.of(view.replicas, views, roll, now_ms=now_ms, rolling_out=view.rolling_out)
+            fleet = Fleet.of(
+                view.replicas, views, roll, now_ms=now_ms, rolling_out=view.rolling_out, present=view.present
+            )
             self._learn_starts(fleet, views)
         return Workforce(
             target=view,

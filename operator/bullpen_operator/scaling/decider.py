@@ -56,14 +56,17 @@ class Memory:
         is_number = isinstance(startup, int) and not isinstance(startup, bool) and startup >= 0
         return None if history == History() else cls(history, startup if is_number else None)
 
-    def or_held(self, replicas: int, now_ms: int) -> Self:
-        """Give a memory to begin with where there is none: what runs now was wanted until now.
+    def taken_over(self, replicas: int, now_ms: int) -> Self:
+        """Give a memory to begin with: where it does not know of what runs now, that was wanted until now.
 
-        So an operator that knows nothing of the past takes no pod away before the window of shrinking has passed.
+        So an operator that knows nothing of the past, or not the last of it, takes no pod away before the window of
+        shrinking has passed.
         """
-        if self.history != History() or not replicas:
-            return self
-        return replace(self, history=History(highs=(Mark(now_ms, replicas),)))
+        history = self.history.resumed(now_ms)
+        if not replicas or history.replicas == replicas:
+            return replace(self, history=history)
+        highs = tuple(mark for mark in history.highs if mark.replicas > replicas)
+        return replace(self, history=replace(history, highs=(*highs, Mark(now_ms, replicas)), decided_ms=now_ms))
 
     def with_startup(self, startup_ms: int) -> Self:
         """Learn how long a start took; the last ones count most."""
@@ -135,5 +138,5 @@ def judge(
         observation = Observation.unknown(at_ms=now_ms, because=reading, replicas=workforce.target.replicas)
     else:
         observation = workforce.observed(reading, memory.startup_ms)
-    decision = decide(observation, policy, memory.or_held(workforce.target.replicas, now_ms).history, now_ms)
+    decision = decide(observation, policy, memory.history, now_ms)
     return decision, replace(memory, history=decision.history)

@@ -76,6 +76,8 @@ class Fleet:
     """Pods that are not on their way out."""
     orders: Mapping[str, Order]
     """All orders there are, by worker; those of pods that are on their way out are none of ours any more."""
+    present: int = 0
+    """Pods that the controller counts: more than the members where we do not see all of them yet."""
     rolling_out: bool = False
     """Pods of more than one template are there, or are about to be."""
     whole: bool = True
@@ -85,7 +87,14 @@ class Fleet:
 
     @classmethod
     def of(
-        cls, replicas: int, pods: Sequence[PodView], roll: Roll | None, *, now_ms: int, rolling_out: bool = False
+        cls,
+        replicas: int,
+        pods: Sequence[PodView],
+        roll: Roll | None,
+        *,
+        now_ms: int,
+        rolling_out: bool = False,
+        present: int = 0,
     ) -> "Fleet":
         """Join the pods with their workers: an order counts for the worker it names, in the pod it was meant for."""
         known = roll or Roll(now_ms)
@@ -109,6 +118,7 @@ class Fleet:
             members=tuple(members),
             orders={name: order for name, order in known.orders.items() if name not in leaving},
             rolling_out=rolling_out,
+            present=present,
             whole=roll is not None,
             leaving_jobs=sum(worker.busy for worker in known.workers.values() if worker.host in going),
         )
@@ -208,7 +218,7 @@ def _number(
         return (desired if desired > fleet.replicas else None), ""
     excess = fleet.replicas - desired
     there = len(fleet.members)
-    missing, doomed = max(0, fleet.replicas - there), max(0, there - fleet.replicas)
+    missing, doomed = max(0, fleet.replicas - max(there, fleet.present)), max(0, there - fleet.replicas)
     if fleet.rolling_out and not _smaller_may_go(fleet):
         return None, f"a rollout goes on; then {excess} of {fleet.replicas} pods go"
     can_go = missing + max(0, len(ready_to_go) - doomed)

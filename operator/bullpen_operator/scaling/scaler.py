@@ -377,6 +377,7 @@ class Scaler(Generic[Ref]):
         charge.refused = outcome.refused
         if outcome.written is not None:
             charge.written = outcome.written
+            care.remembered_ms = 0  # whoever takes over now must know of it
             return True
         if outcome.conflict:
             try:

@@ -31,6 +31,8 @@ class TargetView:
     version: str
     """The resource version that a write must carry."""
     replicas: int
+    present: int
+    """Pods that its controller says there are."""
     ready: int
     rolling_out: bool
 
@@ -49,6 +51,7 @@ class TargetView:
             uid=uid,
             version=version,
             replicas=count,
+            present=int(status.get("replicas") or 0),
             ready=int(status.get("readyReplicas") or 0),
             rolling_out=len(_revisions(pods, replicasets)) > 1,
         )

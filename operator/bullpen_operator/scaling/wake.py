@@ -19,6 +19,8 @@ PACE_MS: Final = 4.0
 """How far apart a settling queue is read."""
 FOLLOW_MS: Final = 1_000.0
 """At the latest so long after its first decision a burst that goes on gets its second."""
+AFTERMATH_MS: Final = (10.0, 20.0, 40.0, 80.0)
+"""How far apart a queue is read after it has settled; a count that moved by then settles anew."""
 CALM_POLLS: Final = 2
 """So many polls in a row must find nothing to do before a queue that was busy is quiet."""
 RESYNC_MS: Final = 30_000.0
@@ -69,6 +71,10 @@ class Rhythm:
     """Whether the burst has had its first decision."""
     calm: int = 0
     """Polls in a row that found nothing to do."""
+    aftermath: int = 0
+    """How many of the looks after a burst are left."""
+    count: int = 0
+    """What it was decided on, while there are some left."""
 
     @classmethod
     def begin(cls, now_ms: float) -> Self:
@@ -96,29 +102,44 @@ class Rhythm:
 
     def seen(self, count: int, now_ms: float, *, idle: bool, poll_ms: float) -> Seen:
         """Take a reading: how many jobs there are, and whether nothing runs or could."""
-        if self.phase is Phase.QUIET and not idle:
-            # Its timer was up, or a poll came before its event: a burst may be on its way.
-            return Rhythm(Phase.SETTLING, now_ms, woken_ms=now_ms).seen(count, now_ms, idle=idle, poll_ms=poll_ms)
-        if self.phase is not Phase.SETTLING:
-            calm = self.calm + 1 if idle else 0
-            phase = Phase.QUIET if idle and (self.phase is Phase.QUIET or calm >= CALM_POLLS) else Phase.BUSY
-            return Seen(Rhythm(phase, _next(phase, now_ms, poll_ms), calm=calm), decide=True)
-        if idle and self.settle is None:
+        match self.phase:
+            case Phase.SETTLING:
+                return self._settling(count, now_ms, idle=idle, poll_ms=poll_ms)
+            case Phase.QUIET if not idle:
+                # Its timer was up, or a poll came before its event: a burst may be on its way.
+                woken = Rhythm(Phase.SETTLING, now_ms, woken_ms=now_ms)
+                return woken._settling(count, now_ms, idle=idle, poll_ms=poll_ms)
+            case Phase.BUSY if self.aftermath and not idle:
+                return self._after_burst(count, now_ms, poll_ms)
+        calm = self.calm + 1 if idle else 0
+        phase = Phase.QUIET if idle and (self.phase is Phase.QUIET or calm >= CALM_POLLS) else Phase.BUSY
+        return Seen(Rhythm(phase, _next(phase, now_ms, poll_ms), calm=calm), decide=True)
+
+    def _settling(self, count: int, now_ms: float, *, idle: bool, poll_ms: float) -> Seen:
+        if self.settle is None and idle:
             # Whatever it was is over, or it was no job at all; a poll will tell whether more comes.
             return Seen(self._polled(now_ms, poll_ms, calm=1), decide=True)
-        if self.settle is None:
-            woken_ms = now_ms if self.woken_ms is None else self.woken_ms
-            settle = Settle(woken_ms, now_ms, count)
-        else:
-            settle = self.settle.seen(count, now_ms)
+        woken_ms = now_ms if self.woken_ms is None else self.woken_ms
+        settle = Settle(woken_ms, now_ms, count) if self.settle is None else self.settle.seen(count, now_ms)
         if not settle.is_over(now_ms):
             read_at_ms = min(now_ms + PACE_MS, settle.decide_at_ms)
             return Seen(replace(self, settle=settle, read_at_ms=read_at_ms), decide=False)
-        stands_still = now_ms >= settle.still_at_ms
-        if stands_still or self.follows:
+        if now_ms >= settle.still_at_ms:
+            looks = Rhythm(Phase.BUSY, now_ms + AFTERMATH_MS[0], aftermath=len(AFTERMATH_MS), count=count)
+            return Seen(looks, decide=True)
+        if self.follows:
             return Seen(self._polled(now_ms, poll_ms, calm=0), decide=True)
         follow = Settle(now_ms, settle.changed_ms, count, longest_ms=FOLLOW_MS)
         return Seen(Rhythm(Phase.SETTLING, now_ms + PACE_MS, settle=follow, follows=True), decide=True)
+
+    def _after_burst(self, count: int, now_ms: float, poll_ms: float) -> Seen:
+        if count != self.count:
+            settle = Settle(now_ms, now_ms, count, longest_ms=FOLLOW_MS)
+            return Seen(Rhythm(Phase.SETTLING, now_ms + PACE_MS, settle=settle, follows=True), decide=False)
+        if self.aftermath == 1:
+            return Seen(self._polled(now_ms, poll_ms, calm=0), decide=True)
+        at_ms = now_ms + AFTERMATH_MS[1 - self.aftermath]
+        return Seen(replace(self, read_at_ms=at_ms, aftermath=self.aftermath - 1), decide=False)
 
     def look_again(self, at_ms: float) -> "Rhythm":
         """Read it no later than at this time, whatever the rhythm."""

@@ -268,7 +268,7 @@ phases = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 9), st.integers(1,
 def test_scaling_takes_no_busy_pod_and_gets_there_in_the_end(seed, replicas, phases):
     sim = Sim(random.Random(seed), replicas)
     desired = replicas
-    for desired, demand, steps in phases:  # noqa: B007 - the last one counts below
+    for desired, demand, steps in phases:
         for _ in range(steps):
             sim.settle()
             sim.step(demand)

@@ -62,6 +62,13 @@ def test_a_longer_burst_is_two():
     assert second[0] <= 297 + 10 + 2 * PACE_MS
 
 
+def test_a_burst_that_pauses_is_gone_after_at_once():
+    first, second = play([0.0, 1.0, 30.0, 31.0])
+    assert first[1] == 2
+    assert second[1] == 4
+    assert second[0] <= 31 + 40 + 10 + 2 * PACE_MS
+
+
 def test_an_endless_burst_is_decided_on_now_and_then():
     decisions = play([float(ms) for ms in range(0, 4_000, 5)], until_ms=3_000)
     assert len(decisions) >= 3

@@ -1,0 +1,70 @@
+"""What the operator knows of the cluster."""
+
+import pytest
+
+from bullpen_operator.cache import Cache, replica_managers
+from bullpen_operator.kube import kinds
+from bullpen_operator.kube.kinds import Key
+
+
+def pod(name, version, queue="emails", uid="u"):
+    labels = {kinds.LABEL_JOBQUEUE: queue} if queue else {}
+    return {
+        "metadata": {"name": name, "namespace": "shop", "uid": uid, "resourceVersion": str(version), "labels": labels}
+    }
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+@pytest.fixture
+def cache(heard):
+    made = Cache()
+    made.subscribe(lambda change: heard.append((change.what, change.key.name, change.old is not None)))
+    return made
+
+
+def test_older_news_is_passed_over(cache, heard):
+    assert cache.put(kinds.POD, pod("a", 5))
+    assert not cache.put(kinds.POD, pod("a", 4))
+    assert not cache.put(kinds.POD, pod("a", 5))
+    assert cache.put(kinds.POD, pod("a", 6))
+    assert heard == [("put", "a", False), ("put", "a", True)]
+
+
+def test_pods_are_found_by_their_jobqueue_as_it_changes(cache):
+    cache.put(kinds.POD, pod("a", 1))
+    cache.put(kinds.POD, pod("b", 1))
+    cache.put(kinds.POD, pod("b", 2, queue="other"))
+    assert [each["metadata"]["name"] for each in cache.pods_of("shop", "emails")] == ["a"]
+    cache.remove(Key(kinds.POD, "shop", "a"))
+    assert list(cache.pods_of("shop", "emails")) == []
+    assert len(list(cache.pods_of("shop", "other"))) == 1
+
+
+def test_one_that_was_made_anew_is_not_removed_by_news_of_the_old(cache):
+    cache.put(kinds.POD, pod("a", 1, uid="old"))
+    cache.put(kinds.POD, pod("a", 2, uid="new"))
+    assert not cache.remove(Key(kinds.POD, "shop", "a"), uid="old")
+    assert cache.remove(Key(kinds.POD, "shop", "a"), uid="new")
+
+
+def test_a_list_takes_away_what_is_not_in_it_unless_that_is_newer(cache):
+    for name, version in (("old", 3), ("new", 12), ("kept", 4)):
+        cache.put(kinds.POD, pod(name, version))
+    assert cache.replace_all(kinds.POD, [pod("kept", 4), pod("fresh", 9)], "10") == 2
+    assert {each["metadata"]["name"] for each in cache.all(kinds.POD)} == {"new", "kept", "fresh"}
+
+
+def test_managed_fields_are_dropped_but_for_who_owns_the_replicas(cache):
+    made = pod("a", 1) | {"kind": "Deployment"}
+    made["metadata"]["managedFields"] = [
+        {"manager": "bullpen", "fieldsV1": {"f:spec": {"f:template": {}}}},
+        {"manager": "bullpen-scaler", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+    ]
+    cache.put(kinds.DEPLOYMENT, made)
+    known = cache.get(kinds.DEPLOYMENT, "shop", "a")
+    assert "managedFields" not in known["metadata"]
+    assert replica_managers(known) == replica_managers(made) == {"bullpen-scaler"}

@@ -1,0 +1,82 @@
+"""Whose queue may be taken, and which finalizer a policy asks for."""
+
+import datetime as dt
+
+import pytest
+
+from bullpen.api.v1alpha1 import JobQueue
+from bullpen.queue.declaration import Owner
+from bullpen_operator import deletion, specs
+from bullpen_operator.kube import kinds
+from bullpen_operator.ownership import may_take
+
+OWNER = Owner("here", "shop", "emails")
+
+
+def obj(**metadata):
+    return {"metadata": {"name": "emails", "namespace": "shop", "uid": "u", **metadata}}
+
+
+@pytest.mark.parametrize(
+    ("found", "annotation", "gone", "expected"),
+    [
+        ("", "", False, True),
+        ("here/shop/old", "", True, True),
+        ("here/shop/old", "", False, False),
+        ("there/shop/old", "", True, False),
+        ("there/shop/old", "there/shop/old", False, True),
+        ("there/shop/old", "there/shop/older", False, False),
+        ("nonsense", "", True, False),
+        ("here/a/b/c", "", True, False),
+    ],
+)
+def test_a_queue_is_taken_from_the_dead_and_by_name(found, annotation, gone, expected):
+    annotations = {"bullpen.dev/adopt": annotation} if annotation else {}
+    assert may_take(obj(annotations=annotations), found, OWNER, lambda *_: gone) is expected
+
+
+@pytest.mark.parametrize(
+    ("have", "policy", "expected"),
+    [
+        ([], "Retain", None),
+        ([], "Drain", [kinds.FINALIZER]),
+        ([kinds.FINALIZER], "Delete", None),
+        ([kinds.FINALIZER, "other/one"], "Retain", ["other/one"]),
+        (["other/one"], "Delete", ["other/one", kinds.FINALIZER]),
+    ],
+)
+def test_finalizers(have, policy, expected):
+    assert deletion.finalizers(obj(finalizers=have), policy) == expected
+
+
+def test_the_timeout_counts_from_the_deletion():
+    jobqueue = JobQueue.model_validate(
+        {"metadata": {"name": "a"}, "spec": {"deletion": {"policy": "Drain", "timeout": "90s"}}}
+    )
+    found = deletion.deadline(obj(deletionTimestamp="2027-01-02T03:04:05Z"), jobqueue)
+    assert found == dt.datetime(2027, 1, 2, 3, 5, 35, tzinfo=dt.UTC)
+
+
+def read(**spec):
+    return specs.read(
+        {"apiVersion": "bullpen.dev/v1alpha1", "kind": "JobQueue", **obj(managedFields=[{"x": 1}]), "spec": spec}
+    )
+
+
+def test_a_field_of_a_newer_version_is_passed_over():
+    found = read(novelty=True, retry={"attempts": 4})
+    assert found.problem is None
+    assert found.jobqueue.spec.retry.attempts == 4
+
+
+def test_of_many_mistakes_some_are_shown():
+    found = read(schedules=[{"name": f"s{n}", "cron": "61 * * * *", "job": "a"} for n in range(9)])
+    assert found.jobqueue is None
+    assert found.problem.reason == "InvalidSpec"
+    assert "and 4 more" in found.problem.message
+
+
+def test_what_is_not_done_yet_is_named_and_the_rest_is_used():
+    found = read(deadLetter={"jobQueueRef": {"name": "dead"}})
+    assert found.jobqueue is not None
+    assert (found.problem.reason, "spec.deadLetter" in found.problem.message) == ("NotYet", True)

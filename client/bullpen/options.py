@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Self, TypedDict, TypeGuard
+from typing import Final, Literal, Self, TypedDict, TypeGuard
 
 from pydantic import JsonValue
 
@@ -360,12 +360,17 @@ class EnqueueOptions(JobDefaults, total=False):
     `datetime`."""
 
 
+_DURATIONS: Final = 'a timedelta that is not negative, or text like "500ms", "30s", "5m" or "1h30m"'
+
+
 def duration_ms(option: str, value: Duration) -> int:
     """Give an option's duration in milliseconds. Raises `OptionInvalid` for what is none, a bare number included."""
     try:
         return durations.parse_ms(value)
-    except (ValueError, TypeError) as error:
-        raise _invalid(option, value, str(error)) from None
+    except ValueError:
+        raise _invalid(option, value, _DURATIONS) from None
+    except TypeError:
+        raise _invalid(option, value, f"{_DURATIONS}; a bare number has no unit") from None
 
 
 def _at_most_a_year(option: str, value: Duration) -> Duration:

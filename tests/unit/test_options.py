@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from bullpen.durations import Duration
 from bullpen.errors import EnqueueError, OptionInvalid
-from bullpen.options import MAX_DELAY_MS, Backoff, Deduplication, Keep
+from bullpen.options import MAX_DELAY_MS, Backoff, Deduplication, Keep, duration_ms
 
 
 @pytest.mark.parametrize(
@@ -178,3 +179,11 @@ def test_retention_as_bullmq_has_it(keep: Keep, wire: JsonValue) -> None:
 def test_retention_that_others_wrote(wire: JsonValue, keep: Keep | None) -> None:
     read = Keep.from_wire(wire)
     assert (read and read.to_wire()) == (keep and keep.to_wire())
+
+
+@pytest.mark.parametrize("value", ["-1s", "soon", timedelta(seconds=-1), 5])
+def test_a_duration_that_is_none_is_told_with_what_would_be_one(value: Duration) -> None:
+    with pytest.raises(OptionInvalid) as caught:
+        duration_ms("delay", value)
+    allowed = 'allowed: a timedelta that is not negative, or text like "500ms", "30s", "5m" or "1h30m"'
+    assert str(caught.value).startswith(f"delay: {value!r} is not allowed; {allowed}")

@@ -53,7 +53,7 @@ async def connect(
         msg = f"Redis at {settings.where} ({settings.origin}) cannot be used: {error}{hint}"
         raise ConnectFailed(msg) from error
     except OSError as error:
-        msg = f"Redis at {settings.where} ({settings.origin}) cannot be reached: {_explain(error)}"
+        msg = f"Redis at {settings.where} ({settings.origin}) cannot be reached: {explain(error)}"
         raise ConnectFailed(msg) from error
     except BaseException:
         connection.abort("connecting was given up")
@@ -133,7 +133,8 @@ def _judge(step: str, reply: ReplyError, settings: RedisSettings, connection: Co
         raise failure
 
 
-def _explain(error: OSError) -> str:
+def explain(error: OSError) -> str:
+    """Say in few words why no connection could be made, or why one ended."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

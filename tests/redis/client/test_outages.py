@@ -1,6 +1,7 @@
 """Producers fail fast, say where and why, and never add a job twice."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -242,3 +243,101 @@ def test_a_redis_that_is_full_says_so_to_a_blocking_client(redis_server):
         redis_server.execute(b"CONFIG", b"SET", b"maxmemory", b"1")
         with pytest.raises(RedisUnavailable, match="maxmemory"):
             queue.enqueue("x")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://127.0.0.1:{port}", "127.0.0.1:{port}/0 (the Redis URL) cannot be reached: connection refused"),
+        ("unix:///does/not/exist.sock", "/does/not/exist.sock (db 0) (the Redis URL) cannot be reached: no such file"),
+        ("redis://no-such-host.invalid", "cannot be reached: the host name cannot be resolved"),
+    ],
+)
+def test_both_clients_say_the_same_of_a_redis_that_is_not_there(dead_port, url, why):
+    url, why = url.format(port=dead_port), why.format(port=dead_port)
+    with SyncClient(url, timeout="5s") as blocking, pytest.raises(RedisUnavailable) as sync_error:
+        blocking.queue("emails").enqueue("x")
+
+    async def enqueue():
+        async with Client(url, timeout="5s") as client:
+            await client.queue("emails").enqueue("x")
+
+    with pytest.raises(RedisUnavailable) as async_error:
+        asyncio.run(enqueue())
+    assert why in str(sync_error.value)
+    assert str(sync_error.value) == str(async_error.value)
+
+
+class Hesitant(threading.Thread):
+    """Hands on to Redis, until told to hesitate: then it hangs up `late` seconds after a command, and is silent to new callers."""
+
+    def __init__(self, path, late):
+        super().__init__(daemon=True)
+        self._path = path
+        self._late = late
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._server.getsockname()[1]}"
+        self.hesitates = threading.Event()
+        self.silent_to = 0
+        self._accepted = []
+        self.start()
+
+    def close(self):
+        self._server.close()
+        for each in self._accepted:
+            each.close()
+
+    def run(self):
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            self._accepted.append(near)
+            if self.hesitates.is_set():
+                self.silent_to += 1
+                continue
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._path)
+            self._accepted.append(far)
+            threading.Thread(target=self._pump, args=(near, far), daemon=True).start()
+            threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
+
+    def _pump(self, source, target):
+        with contextlib.suppress(OSError):
+            self._hand_on(source, target)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _hand_on(self, source, target):
+        while data := source.recv(1 << 20):
+            if self.hesitates.is_set():
+                threading.Event().wait(self._late)
+                break
+            target.sendall(data)
+
+
+def test_a_reconnect_has_only_what_is_left_of_the_time(redis_server):
+    server = Hesitant(redis_server.url.removeprefix("unix://"), late=1.6)
+    with contextlib.closing(server), SyncClient(server.url, timeout="2s") as client:
+        client.queue("emails").counts()
+        server.hesitates.set()
+        began = time.monotonic()
+        with pytest.raises(RedisUnavailable, match="cannot be reached: nothing within 0"):
+            client.queue("emails").counts()
+        took = time.monotonic() - began
+    assert server.silent_to == 1
+    assert 1.5 < took < 2.9  # not 1.6 and another 2
+
+
+def test_a_connection_that_ends_is_told_in_our_words(gate):
+    through = gate(forward=False)
+    with SyncClient(through.url) as client:
+        queue = client.queue("emails")
+        queue.enqueue("warm")
+        through.cut_at = MARK
+        with pytest.raises(EnqueueUncertain, match="the connection was lost: ") as caught:
+            queue.enqueue("x", {"text": MARK.decode()})
+    assert "Error while reading" not in str(caught.value)
+    assert "Connection closed" not in str(caught.value)

@@ -1,6 +1,7 @@
 """The connection against a transport in memory: every way that bytes can come in, and what they may not do."""
 
 import asyncio
+import re
 import itertools
 
 import pytest
@@ -225,7 +226,11 @@ async def test_a_peer_that_takes_no_bytes_holds_writes_back():
     [
         (b"+OK\r\n+OK\r\n", "nobody waits for"),
         (b"HTTP/1.1 400 Bad Request\r\n", "does not speak Redis' protocol"),
-        (b"*4000000000\r\n", "does not speak Redis' protocol: too large"),
+        # Where the kernel gives memory before it has it, the length is believed, and what follows counts.
+        (
+            b"*4000000000\r\n" + b":1\r\n" * 2_000,
+            "does not speak Redis' protocol: too large|a reply of more than 4096 bytes",
+        ),
         (b"$100000\r\n" + b"x" * 5_000, "a reply of more than 4096 bytes"),
         (b"*3\r\n" + b":1\r\n" * 2 + b"$100000\r\n" + b"x" * 5_000, "a reply of more than 4096 bytes"),
     ],
@@ -239,7 +244,7 @@ async def test_a_hostile_server_costs_the_connection_and_no_more(data, says):
         if connection.lost is not None:
             break
     assert connection.lost is not None
-    assert says in str(connection.lost)
+    assert re.search(says, str(connection.lost))
     assert wire.ended == "aborted"
     if data.startswith(b"+OK"):
         assert await future == b"OK"

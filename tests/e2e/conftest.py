@@ -9,7 +9,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from tests.support import requirements
 from tests.support.e2e import images, manifests
 from tests.support.e2e.load import Toolbox
+from tests.support.e2e.release import NAMESPACE, Release
 from tests.support.e2e.shells import Helm, Kubectl
 from tests.support.kubernetes import binaries
 from tests.support.kubernetes.api import Api
@@ -25,6 +26,7 @@ from tests.support.node.clusters import Cluster
 from tests.support.waiting import eventually_sync
 
 _numbers = itertools.count(1)
+_failed = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -103,12 +105,65 @@ def helm(cluster: Cluster) -> Helm:
     return Helm(cluster.kubeconfig)
 
 
+@pytest.fixture(scope="session")
+def one_release(
+    api: Api,
+    helm: Helm,
+    kubectl: Kubectl,
+    bullpen_images: None,
+    redis_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Release]:
+    """The cluster's release of the chart, removed at the end."""
+    found = Release(api, helm, kubectl, tmp_path_factory.mktemp("release"))
+    yield found
+    if not os.environ.get("BULLPEN_E2E_KEEP"):
+        found.remove()
+
+
 @pytest.fixture
-def namespace(api: Api) -> Iterator[str]:
+def release(one_release: Release, tell: Callable[[str], None]) -> Release:
+    """Bullpen, installed by its chart with a Redis, of the images just built; anew where a test took it away."""
+    if not one_release.installed:
+        tell("installing the chart")
+        one_release.install()
+    return one_release
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let fixtures know whether their test failed."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+@pytest.fixture
+def namespace(api: Api, kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of this test's own, where only restricted pods may be; gone, or going, after the test."""
     name = api.namespace(f"e2e-{os.getpid()}-{next(_numbers)}", manifests.RESTRICTED)
     yield name
-    api.delete("v1", "Namespace", "", name)
+    if request.node.stash.get(_failed, False):
+        look(kubectl, name)
+    if not os.environ.get("BULLPEN_E2E_KEEP") or not request.node.stash.get(_failed, False):
+        api.delete("v1", "Namespace", "", name)
+
+
+def look(kubectl: Kubectl, namespace: str) -> None:
+    """Print what a person would look at first."""
+    for command in (
+        ("get", "pods,deployments,jobqueues,events", "-n", namespace, "-o", "wide"),
+        ("get", "jobqueues", "-n", namespace, "-o", "yaml"),
+        ("get", "pods", "-n", NAMESPACE, "-o", "wide"),
+        ("logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--tail=15", "--prefix"),
+    ):
+        try:
+            print(f"$ kubectl {' '.join(command)}", *(line[:300] for line in kubectl(*command).splitlines()), sep="\n")
+        except AssertionError as error:
+            print(error)
 
 
 @pytest.fixture

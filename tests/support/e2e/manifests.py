@@ -120,3 +120,55 @@ def toolbox(namespace: str, env: Mapping[str, str], *, binding: str = "") -> Obj
         container["volumeMounts"] = [{"name": "binding", "mountPath": "/bindings/load", "readOnly": True}]
         volumes.append({"name": "binding", "secret": {"secretName": binding}})
     return deployment(namespace, "toolbox", container, volumes=volumes, grace_seconds=1)
+
+
+def jobqueue(namespace: str, name: str = "load", **spec: object) -> Object:
+    """A JobQueue on the chart's Redis; `spec` goes over what the load wants. It shrinks soon, not after a minute."""
+    wanted: Object = {
+        "concurrency": {"perWorker": 5},
+        "timeout": "1m",
+        "retention": {"completed": {"age": "1h", "count": 20_000}},
+        "scaling": {},
+        **spec,
+    }
+    wanted["scaling"] = {
+        "maxReplicas": 5,
+        "zeroAfter": "5s",
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 3}},
+        **wanted["scaling"],
+    }
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": "bullpen.dev/v1alpha1", "kind": "JobQueue", "metadata": meta, "spec": wanted}
+
+
+def handlers(image: str = images.LOAD) -> Object:
+    """A JobQueue's `worker`: the load's handlers."""
+    return {
+        "image": image,
+        "handlers": ["load.jobs"],
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+    }
+
+
+def node_workers(namespace: str, binding: str, *, slots: int, scaled_by: str) -> Object:
+    """A Deployment of Node's BullMQ, as somebody has it already; it reads the binding's keys from its environment."""
+
+    def of_binding(name: str, key: str) -> Object:
+        return {"name": name, "valueFrom": {"secretKeyRef": {"name": binding, "key": key}}}
+
+    container = {
+        "name": "node",
+        "image": images.NODE_WORKER,
+        "env": [
+            of_binding("REDIS_HOST", "host"),
+            of_binding("REDIS_PORT", "port"),
+            of_binding("REDIS_USERNAME", "username"),
+            of_binding("REDIS_PASSWORD", "password"),
+            of_binding("BULLPEN_PREFIX", "prefix"),
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "SLOTS", "value": str(slots)},
+        ],
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+    }
+    labels = {"bullpen.dev/scaled-by": scaled_by}
+    return deployment(namespace, "node-workers", container, replicas=0, grace_seconds=60, labels=labels)

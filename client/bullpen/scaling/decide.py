@@ -124,7 +124,7 @@ def _manual(observation: Observation, policy: ScalingPolicy, past: History, now_
 def _automatic(observation: Observation, policy: ScalingPolicy, past: History, now_ms: int) -> Decision:
     need = demand(observation, policy, past, now_ms)
     number = _Number(need.replicas)
-    _cap_by_queue(number, observation, policy, need.history)
+    _cap_by_queue(number, observation, policy, need.history, now_ms)
     open_windows = windows.open_at(policy.windows, now_ms)
     names = ", ".join(open_windows.names)
     number.at_least(open_windows.min_replicas, Reason.WINDOW, f"window {names} keeps")
@@ -145,7 +145,7 @@ def _automatic(observation: Observation, policy: ScalingPolicy, past: History, n
     return number.decision(need.reason, need.message, after, next_check_ms)
 
 
-def _cap_by_queue(number: _Number, observation: Observation, policy: ScalingPolicy, past: History) -> None:
+def _cap_by_queue(number: _Number, observation: Observation, policy: ScalingPolicy, past: History, now_ms: int) -> None:
     """Leave no more than can have work to do."""
     if observation.paused:
         number.at_most(busy_pods(observation, policy.slots), Reason.PAUSED, "the queue is paused, busy pods stay")
@@ -158,7 +158,7 @@ def _cap_by_queue(number: _Number, observation: Observation, policy: ScalingPoli
     rate = observation.rate_limit
     if rate is not None:
         number.at_most(
-            most_by_rate(rate.jobs_per_ms, run_ms(past), policy.slots),
+            most_by_rate(rate.jobs_per_ms, run_ms(past, now_ms), policy.slots),
             Reason.RATE_LIMIT,
             f"{rate.jobs} jobs may start in {durations.format_ms(rate.per_ms)}",
         )

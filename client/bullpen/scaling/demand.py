@@ -50,9 +50,10 @@ def busy_pods(observation: Observation, slots: int) -> int:
     return _least_for_running(observation, slots) if observation.busy is None else observation.busy
 
 
-def run_ms(history: History) -> float:
-    """Give the learned run time of a job, or the first guess."""
-    return FIRST_RUN_MS if history.run_ms is None else history.run_ms
+def run_ms(history: History, now_ms: int) -> float:
+    """Give the learned run time of a job, or the first guess; no less than the time in which none has ended."""
+    learned = FIRST_RUN_MS if history.run_ms is None else history.run_ms
+    return learned if history.none_ended_since_ms is None else max(learned, now_ms - history.none_ended_since_ms)
 
 
 def _by_wait(observation: Observation, policy: ScalingPolicy, wait_ms: int, history: History, now_ms: int) -> Demand:
@@ -61,22 +62,25 @@ def _by_wait(observation: Observation, policy: ScalingPolicy, wait_ms: int, hist
     Never more than there are jobs for, by counting. What arrives must be served even when nothing is seen waiting: a
     fast queue shows no depth at full load.
     """
-    runs = run_ms(history)
+    runs = run_ms(history, now_ms)
     load = (history.arrivals_per_ms or 0.0) * runs / policy.slots
     # A new pod works from its start-up on; where the start-up eats the wait, half of it is left to aim at.
     time_left = max(wait_ms - observation.expected_startup_ms, wait_ms / 2, 1.0)
     backlog = observation.runnable * runs / (time_left * policy.slots)
     by_count = _ceil(_jobs(observation), policy.slots)
     # No pod starts for a load alone: with none running and nothing to do there is nothing to serve yet.
-    steady = math.ceil(load - _LOAD_TOLERANCE) if observation.replicas or by_count else 0
+    usual = (history.mean_active or 0.0) / policy.slots
+    steady = math.ceil(usual - _LOAD_TOLERANCE) if observation.replicas or by_count else 0
+    # Where pods can retire, jobs that run end where they are and need no place kept for them.
+    running = _least_for_running(observation, policy.slots) if observation.busy is None else 0
     need = max(
-        min(math.ceil(backlog + load), by_count),
+        min(math.ceil(backlog + max(load, usual)), by_count),
         steady,
-        _least_for_running(observation, policy.slots),
-        int(observation.runnable > 0),
+        running,
+        int(observation.runnable > 0 or observation.active > 0),
     )
     learned = f"run time {_ms(runs)}{'' if history.run_ms is not None else ' (a guess)'}"
-    message = f"{_told(observation)} need {need} to start within {_ms(wait_ms)} ({learned}, load of {load:.1f} pods)"
+    message = f"{_told(observation)} need {need} to start within {_ms(wait_ms)} ({learned}, load of {max(load, usual):.1f} pods)"
     aged = _aged(observation, history, wait_ms=wait_ms, need=need, by_count=by_count, now_ms=now_ms)
     if min(aged.age_floor, by_count) <= need:
         return Demand(need, _reason(observation), message, aged)

@@ -18,7 +18,8 @@ LONGEST_GAP_MS = 60_000
 """A longer time between two decisions is one in which nobody looked."""
 
 _RATE_MEMORY_MS = 30_000
-_RUN_WEIGHT = 0.2
+_RUN_WEIGHT = 0.2  # of a mean that somebody else took
+_RUN_MEMORY = 200  # jobs, of our own
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ class History:
     """Fresh readings in a row of nothing to do."""
     run_ms: float | None = None
     """Learned: mean run time of a job."""
+    active: int = 0
+    """Jobs that ran at the last reading; none at the first one after a pause, which was made because a job came."""
+    mean_active: float | None = None
+    """Learned: jobs that run at a time."""
+    unended_ms: float = 0.0
+    """Time that jobs have run, taken together, since one of them last ended."""
+    running_since_ms: int | None = None
+    """Since when there has been a job that runs at every reading."""
+    none_ended_since_ms: int | None = None
+    """Since when none has ended of the jobs that run."""
     arrivals_per_ms: float | None = None
     """Learned: jobs added in a millisecond."""
     added_total: int | None = None
@@ -82,6 +93,9 @@ class History:
             changes=all_moved(self.changes),
             wanted_ms=moved(self.wanted_ms),
             age_step_ms=moved(self.age_step_ms),
+            running_since_ms=moved(self.running_since_ms),
+            none_ended_since_ms=moved(self.none_ended_since_ms),
+            unended_ms=0.0,
             idle_readings=0,
             added_total=None,  # what was added meanwhile has no time to be divided by
             finished_total=None,
@@ -106,9 +120,10 @@ class History:
             return seen
         elapsed_ms = 0 if self.read_ms is None else observation.at_ms - self.read_ms
         return replace(
-            seen,
+            seen._with_runs(observation, elapsed_ms),  # noqa: SLF001 (of its own class)
             read_ms=observation.at_ms,
-            run_ms=self._learned_run_ms(observation, elapsed_ms),
+            active=0 if self.idle_readings else observation.active,
+            mean_active=_followed(self.mean_active, observation.active, elapsed_ms),
             arrivals_per_ms=self._learned_arrivals(observation, elapsed_ms),
             added_total=observation.added_total,
             finished_total=observation.finished_total,
@@ -159,14 +174,36 @@ class History:
             return replace(self, replicas=replicas)
         return replace(self, replicas=replicas, changes=(*self.changes, Mark(now_ms, replicas - self.replicas)))
 
-    def _learned_run_ms(self, observation: Observation, elapsed_ms: int) -> float | None:
+    def _with_runs(self, observation: Observation, elapsed_ms: int) -> Self:
+        """Learn how long jobs run, from how many ran and how many ended: the time spent by all over those that ended.
+
+        Time is kept until a job ends, or slow jobs would look as short as the time between two readings. What ended cannot
+        have run for longer than there has been a job at all, which is what bounds the first to end of a large burst.
+        """
+        at_ms = observation.at_ms
         finished = _grown(self.finished_total, observation.finished_total)
-        sample = observation.mean_run_ms
-        if sample is None and finished and elapsed_ms > 0 and observation.active:
-            sample = observation.active * elapsed_ms / finished  # Little's law
-        if sample is None or sample < 0 or not math.isfinite(sample):
+        began_ms = self.running_since_ms if self.running_since_ms is not None else self.read_ms
+        seen = replace(self, running_since_ms=(at_ms if began_ms is None else began_ms) if observation.active else None)
+        if observation.mean_run_ms is not None:
+            return replace(seen, run_ms=self._toward(observation.mean_run_ms, _RUN_WEIGHT), none_ended_since_ms=None)
+        if finished is None or elapsed_ms <= 0:
+            return replace(seen, unended_ms=0.0, none_ended_since_ms=at_ms if observation.active else None)
+        ran_ms = self.unended_ms + (self.active + observation.active) / 2 * elapsed_ms
+        if not finished:
+            quiet_ms = self.none_ended_since_ms if self.none_ended_since_ms is not None else began_ms
+            return replace(seen, unended_ms=ran_ms, none_ended_since_ms=quiet_ms if observation.active else None)
+        longest_ms = elapsed_ms if began_ms is None else at_ms - began_ms
+        sample_ms = min(ran_ms / finished, longest_ms)
+        run_ms = self._toward(sample_ms, finished / (finished + _RUN_MEMORY))
+        none_ended_since_ms = at_ms if observation.active else None
+        return replace(seen, run_ms=run_ms, unended_ms=0.0, none_ended_since_ms=none_ended_since_ms)
+
+    def _toward(self, sample_ms: float, weight: float) -> float | None:
+        if sample_ms < 0 or not math.isfinite(sample_ms):
             return self.run_ms
-        return sample if self.run_ms is None else self.run_ms + _RUN_WEIGHT * (sample - self.run_ms)
+        if self.run_ms is None:
+            return sample_ms or None
+        return self.run_ms + weight * (sample_ms - self.run_ms)
 
     def _learned_arrivals(self, observation: Observation, elapsed_ms: int) -> float | None:
         if observation.added_total is None:
@@ -175,10 +212,14 @@ class History:
         if added is None or elapsed_ms <= 0:
             return self.arrivals_per_ms
         sample = added / elapsed_ms
-        if self.arrivals_per_ms is None:
-            return sample
-        weight = 1 - math.exp(-elapsed_ms / _RATE_MEMORY_MS)
-        return self.arrivals_per_ms + weight * (sample - self.arrivals_per_ms)
+        return _followed(self.arrivals_per_ms, sample, elapsed_ms)
+
+
+def _followed(mean: float | None, sample: float, elapsed_ms: int) -> float:
+    """Give a mean that forgets, after another sample."""
+    if mean is None:
+        return sample
+    return mean + (1 - math.exp(-max(elapsed_ms, 0) / _RATE_MEMORY_MS)) * (sample - mean)
 
 
 def _grown(before: int | None, now: int | None) -> int | None:

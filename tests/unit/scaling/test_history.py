@@ -29,6 +29,28 @@ def test_run_time_is_learned_from_what_runs_and_ends() -> None:
     assert history.with_reading(reading(2_000, active=8, finished_total=9), 2_000).run_ms is None  # started anew
 
 
+def test_slow_jobs_are_not_taken_for_the_time_between_two_readings() -> None:
+    history = History()
+    for second in range(600):  # ten run, one ends every 48 s: 8 minutes each
+        at_ms = NOW + second * 1_000
+        history = history.with_reading(reading(at_ms, active=10, finished_total=second // 48), at_ms)
+        if second == 47:
+            assert history.run_ms is None
+            assert history.none_ended_since_ms == NOW
+    assert history.run_ms == pytest.approx(480_000, rel=0.2)
+
+
+def test_the_first_to_end_of_a_burst_have_not_run_longer_than_the_burst() -> None:
+    history = History().with_reading(reading(NOW, active=0, finished_total=0), NOW)
+    for second in range(1, 11):
+        history = history.with_reading(
+            reading(NOW + second * 1_000, active=500, finished_total=0), NOW + second * 1_000
+        )
+    history = history.with_reading(reading(NOW + 11_000, active=499, finished_total=1), NOW + 11_000)
+    assert history.run_ms is not None
+    assert history.run_ms <= 11_000
+
+
 def test_arrivals_are_learned_and_forgotten() -> None:
     history = History().with_reading(reading(0, added_total=0), 0)
     history = history.with_reading(reading(1_000, added_total=50), 1_000)

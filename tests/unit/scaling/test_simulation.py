@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bullpen.scaling import ScalingPolicy
+from bullpen.scaling import Behavior, Direction, ScalingPolicy
 from bullpen.scaling.simulation import Bullpen, Job, Look, Outcome, Seen, Setting, simulate
 
 SECOND = 1_000
@@ -120,3 +120,37 @@ def test_a_trickle_over_many_pods_comes_together_on_a_few():
     after = [count for at_ms, count in outcome.replicas if 150 * SECOND < at_ms < 590 * SECOND]
     assert max(after) <= 6
     assert outcome.cut == 0
+
+
+def test_a_fast_queue_that_shows_no_depth_keeps_its_workers():
+    policy = ScalingPolicy(max_replicas=50, wait_ms=10 * SECOND, zero_after_ms=0, behavior=Behavior(down=Direction()))
+    jobs = stream(200, 100, 300 * SECOND)
+    outcome = simulate(jobs, Bullpen(policy), Setting(until_ms=300 * SECOND))
+    settled = [count for at_ms, count in outcome.replicas if 60 * SECOND < at_ms < 300 * SECOND]
+    assert 2 <= min(settled, default=2) <= max(settled, default=2) <= 4
+    assert max(outcome.waits_ms[2_000:]) < SECOND
+
+
+@pytest.mark.parametrize("run_ms", [100, 5 * SECOND, 60 * SECOND])
+def test_run_times_are_learned(run_ms: int):
+    scaler = Bullpen(ScalingPolicy(max_replicas=200))
+    simulate(stream(2, run_ms, 580 * SECOND), scaler, Setting(until_ms=580 * SECOND))
+    assert scaler.history.run_ms == pytest.approx(run_ms, rel=0.35)
+
+
+def test_slow_jobs_that_nobody_knew_are_not_taken_for_short_ones():
+    """The first guess is a second; while none ends, what has passed is learned, before the wait is over."""
+    policy = ScalingPolicy(max_replicas=50, wait_ms=60 * SECOND)
+    outcome = simulate(at_once(100, 3_600 * SECOND), Bullpen(policy), SETTING)
+    assert max(outcome.waits_ms) < 75 * SECOND
+
+
+@pytest.mark.parametrize("wait_seconds", [10, 30, 120])
+def test_waiting_that_is_allowed_is_made_use_of(wait_seconds: int):
+    """A wait costs no more than none, and is kept."""
+    setting = Setting(until_ms=1_200 * SECOND)
+    jobs = stream(10, 4 * SECOND, 1_200 * SECOND, seed=3)
+    by_wait = simulate(jobs, Bullpen(ScalingPolicy(max_replicas=50, wait_ms=wait_seconds * SECOND)), setting)
+    by_count = simulate(jobs, Bullpen(ScalingPolicy(max_replicas=50)), setting)
+    assert by_wait.pod_ms < by_count.pod_ms
+    assert max(by_wait.waits_ms) < wait_seconds * SECOND

@@ -47,6 +47,6 @@ class Bullpen:
         self.decision = decision = decide(observation, self.policy, self.history, now_ms)
         self.history = decision.history
         again_ms = decision.next_check_ms - self.epoch_ms
-        if seen.waiting or seen.active:
-            again_ms = min(again_ms, seen.now_ms + self.poll_ms)
+        if seen.waiting or seen.active:  # a queue with jobs is polled, one without is watched
+            return Look(decision.replicas, min(again_ms, seen.now_ms + self.poll_ms))
         return Look(decision.replicas, again_ms, wake_ms=round(LONGEST_MS))

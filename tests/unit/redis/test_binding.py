@@ -8,6 +8,7 @@ from bullpen.errors import ConfigurationError
 from bullpen.redis import binding
 from bullpen.redis.binding import Bindings
 from bullpen.redis.settings import ConfiguredEndpoints, RedisSettings
+from tests.support.mounting import mount
 
 WHOLE = {
     "type": "redis",
@@ -21,23 +22,8 @@ WHOLE = {
 URI = "rediss://u:hunter2-in-uri@tls.infra.svc:7000/3"
 
 
-def write(folder: Path, files: dict[str, str]) -> Path:
-    """As Kubernetes mounts a Secret: the files are links into `..data`, which is a link to a folder of its own."""
-    version = folder / f"..{len(list(folder.glob('..*')))}" if folder.exists() else folder / "..0"
-    version.mkdir(parents=True)
-    for name, text in files.items():
-        (version / name).write_text(text)
-    staged = folder / "..tmp"
-    staged.symlink_to(version.name)
-    staged.replace(folder / "..data")
-    for name in files:
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(Path("..data") / name)
-    return folder
-
-
 def test_a_folder_gives_address_account_and_prefix(tmp_path: Path) -> None:
-    found = binding.read(write(tmp_path / "emails", WHOLE))
+    found = binding.read(mount(tmp_path / "emails", WHOLE))
     assert found is not None
     settings = found.settings
     assert (found.queue, settings.where, settings.prefix) == ("emails", "redis.infra.svc:6380/0", "shop")
@@ -48,20 +34,20 @@ def test_a_folder_gives_address_account_and_prefix(tmp_path: Path) -> None:
 
 
 def test_a_uri_alone_says_it_all(tmp_path: Path) -> None:
-    found = binding.read(write(tmp_path / "a", {"type": "redis", "uri": URI, "prefix": "p", "queue": "q\n"}))
+    found = binding.read(mount(tmp_path / "a", {"type": "redis", "uri": URI, "prefix": "p", "queue": "q\n"}))
     assert found is not None
     assert (found.queue, found.settings.where, found.settings.username) == ("q", "tls.infra.svc:7000/3 (TLS)", "u")
 
 
 def test_files_go_over_the_uri(tmp_path: Path) -> None:
-    found = binding.read(write(tmp_path / "a", WHOLE | {"uri": URI, "database": "4"}))
+    found = binding.read(mount(tmp_path / "a", WHOLE | {"uri": URI, "database": "4"}))
     assert found is not None
     assert found.settings.where == "redis.infra.svc:6380/4 (TLS)"
     assert found.settings.username == "bullpen.1.shop.emails"
 
 
 def test_certificates_are_named_by_their_files(tmp_path: Path) -> None:
-    folder = write(tmp_path / "a", WHOLE | {"ca.crt": "pem", "tls.crt": "pem", "tls.key": "pem"})
+    folder = mount(tmp_path / "a", WHOLE | {"ca.crt": "pem", "tls.crt": "pem", "tls.key": "pem"})
     found = binding.read(folder)
     assert found is not None
     tls = found.settings.tls
@@ -78,7 +64,7 @@ def test_certificates_are_named_by_their_files(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_binding_of_a_queue_is_left_alone(tmp_path: Path, files: dict[str, str]) -> None:
-    assert binding.read(write(tmp_path / "a", files)) is None
+    assert binding.read(mount(tmp_path / "a", files)) is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +90,7 @@ def test_half_a_binding_is_refused_by_the_file_and_never_with_a_value(
     tmp_path: Path, change: dict[str, str | None], says: str
 ) -> None:
     files = {name: text for name, text in (WHOLE | change).items() if text is not None}
-    folder = write(tmp_path / "a", files)
+    folder = mount(tmp_path / "a", files)
     with pytest.raises(ConfigurationError) as caught:
         binding.read(folder)
     assert says in str(caught.value)
@@ -113,8 +99,8 @@ def test_half_a_binding_is_refused_by_the_file_and_never_with_a_value(
 
 
 def test_two_bindings_of_a_queue_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "a", WHOLE)
-    write(tmp_path / "b", WHOLE)
+    mount(tmp_path / "a", WHOLE)
+    mount(tmp_path / "b", WHOLE)
     found, wrong = binding.scan(tmp_path)
     assert [str(each) for each in wrong] == [
         f"the bindings {tmp_path / 'a'} and {tmp_path / 'b'} are for the same queue: mount one of them"
@@ -127,7 +113,7 @@ def environment(root: Path, **more: str) -> RedisSettings:
 
 
 def test_a_queue_with_a_binding_uses_it_and_another_what_the_environment_says(tmp_path: Path) -> None:
-    write(tmp_path / "a", WHOLE)
+    mount(tmp_path / "a", WHOLE)
     settings = environment(tmp_path, BULLPEN_REDIS_URL="redis://plain:1/2", BULLPEN_PREFIX="bull")
     assert binding.for_queue(settings, "emails").where == "redis.infra.svc:6380/0"
     other = binding.for_queue(settings, "other")
@@ -135,7 +121,7 @@ def test_a_queue_with_a_binding_uses_it_and_another_what_the_environment_says(tm
 
 
 def test_a_queue_with_neither_is_an_error_and_not_the_default_address(tmp_path: Path) -> None:
-    write(tmp_path / "a", WHOLE)
+    mount(tmp_path / "a", WHOLE)
     with pytest.raises(
         ConfigurationError, match=r"queue 'other' has no binding under SERVICE_BINDING_ROOT .*of queues: a"
     ):
@@ -145,8 +131,8 @@ def test_a_queue_with_neither_is_an_error_and_not_the_default_address(tmp_path: 
 
 
 def test_half_a_binding_spoils_no_other_queue_that_has_one(tmp_path: Path) -> None:
-    write(tmp_path / "a", WHOLE)
-    write(tmp_path / "b", {"type": "redis", "prefix": "x", "host": "h"})
+    mount(tmp_path / "a", WHOLE)
+    mount(tmp_path / "b", {"type": "redis", "prefix": "x", "host": "h"})
     settings = environment(tmp_path, BULLPEN_REDIS_URL="redis://plain")
     assert binding.for_queue(settings, "emails").prefix == "shop"
     with pytest.raises(ConfigurationError, match="half a one: it has no queue"):
@@ -154,7 +140,7 @@ def test_half_a_binding_spoils_no_other_queue_that_has_one(tmp_path: Path) -> No
 
 
 def test_what_code_names_goes_before_bindings(tmp_path: Path) -> None:
-    write(tmp_path / "a", WHOLE)
+    mount(tmp_path / "a", WHOLE)
     env = {"SERVICE_BINDING_ROOT": str(tmp_path)}
     for settings in (
         RedisSettings.from_environment(env, url="redis://told"),
@@ -164,20 +150,20 @@ def test_what_code_names_goes_before_bindings(tmp_path: Path) -> None:
 
 
 def test_from_a_bound_queues_settings_another_bound_queue_is_found(tmp_path: Path) -> None:
-    write(tmp_path / "a", WHOLE)
-    write(tmp_path / "b", WHOLE | {"queue": "images", "host": "elsewhere"})
+    mount(tmp_path / "a", WHOLE)
+    mount(tmp_path / "b", WHOLE | {"queue": "images", "host": "elsewhere"})
     emails = binding.for_queue(environment(tmp_path), "emails")
     told = RedisSettings.model_validate_json(emails.model_dump_json())  # as a worker's child gets them
     assert binding.for_queue(told, "images").where == "elsewhere:6380/0"
 
 
 def test_a_rotated_password_is_read_at_the_next_connect_and_the_stamp_says_so(tmp_path: Path) -> None:
-    folder = write(tmp_path / "a", WHOLE)
+    folder = mount(tmp_path / "a", WHOLE)
     settings = binding.for_queue(environment(tmp_path), "emails")
     endpoints = ConfiguredEndpoints(settings)
     before = endpoints.stamp()
     assert endpoints.stamp() == before
-    write(folder, WHOLE | {"password": "another"})
+    mount(folder, WHOLE | {"password": "another"})
     assert endpoints.stamp() != before
     now = settings.current()
     assert now.password is not None
@@ -189,18 +175,17 @@ def test_bindings_are_looked_at_again_and_what_is_half_there_keeps_what_was(tmp_
     seconds = [0.0]
     known = Bindings(tmp_path, monotonic=lambda: seconds[0])
     assert known.find("emails") is None
-    folder = write(tmp_path / "a", WHOLE)
+    folder = mount(tmp_path / "a", WHOLE)
     assert known.find("emails") is None  # not looked at yet
     seconds[0] = 1.0
     first = known.find("emails")
     assert first is not None
     seconds[0] = 2.0
     assert known.find("emails") is first
-    write(folder, {name: text for name, text in WHOLE.items() if name != "host"})
-    (folder / "host").unlink()
+    mount(folder, {name: text for name, text in WHOLE.items() if name != "host"})
     seconds[0] = 3.0
     assert known.find("emails") is first
-    write(folder, WHOLE | {"host": "moved"})
+    mount(folder, WHOLE | {"host": "moved"})
     seconds[0] = 4.0
     moved = known.find("emails")
     assert moved is not None
@@ -208,7 +193,7 @@ def test_bindings_are_looked_at_again_and_what_is_half_there_keeps_what_was(tmp_
 
 
 def test_all_files_of_one_reading_come_from_the_same_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write(tmp_path / "a", WHOLE | {"username": "u1", "password": "p1"})
+    folder = mount(tmp_path / "a", WHOLE | {"username": "u1", "password": "p1"})
     opened = []
     real = Path.open
 
@@ -216,7 +201,7 @@ def test_all_files_of_one_reading_come_from_the_same_version(tmp_path: Path, mon
         opened.append(self.name)
         if self.name == "username" and opened.count("username") == 1:
             file = real(self, *args, **options)  # type: ignore[arg-type]
-            write(folder, WHOLE | {"username": "u2", "password": "p2"})
+            mount(folder, WHOLE | {"username": "u2", "password": "p2"})
             return file
         return real(self, *args, **options)  # type: ignore[arg-type]
 

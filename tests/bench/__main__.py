@@ -5,9 +5,9 @@ import subprocess
 import sys
 import tempfile
 
-from tests.bench import enqueue, idle, promptness, report, throughput
+from tests.bench import enqueue, footprint, idle, promptness, reaction, report, throughput
 
-PARTS = ("imports", "idle", "promptness", "enqueue", "throughput")
+PARTS = ("imports", "idle", "promptness", "enqueue", "throughput", "reaction", "footprint")
 
 
 def main() -> int:
@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=20_000, help="jobs in each run of the throughput part")
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
-    if {"enqueue", "throughput"} & set(parts) and not (throughput.NODE / "node_modules" / "bullmq").exists():
+    if {"enqueue", "throughput", "reaction"} & set(parts) and not (
+        throughput.NODE / "node_modules" / "bullmq"
+    ).exists():
         print("installing Node's bullmq …", flush=True)
         # Not `npm ci`: it wants optional packages of other platforms in the lock.
         command = ["npm", "install", "--no-save", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
@@ -36,6 +38,10 @@ def main() -> int:
                     promptness.measure(found, log)
                 elif part == "enqueue":
                     enqueue.measure(found, arguments.repetitions, log)
+                elif part == "reaction":
+                    reaction.measure(found, log)
+                elif part == "footprint":
+                    footprint.measure(found, log)
                 else:
                     throughput.measure(found, arguments.repetitions, arguments.jobs, log)
         except (TimeoutError, subprocess.SubprocessError):

@@ -111,6 +111,12 @@ class Herd:
             text: str = page.read().decode()
         return text
 
+    def prefer(self) -> None:
+        """Have all that is measured run before whatever else this machine does (needs root): for one that is not idle."""
+        pids = [os.getpid(), self.operator.pid, self.redis.pid, self.server._etcd.pid, self.server._server.pid]
+        for task in itertools.chain.from_iterable(Path(f"/proc/{pid}/task").iterdir() for pid in pids):
+            os.sched_setscheduler(int(task.name), os.SCHED_RR, os.sched_param(1))
+
 
 def wait(condition: Callable[[], object], what: str, seconds: float) -> None:
     """Wait for a condition."""

@@ -4,10 +4,10 @@ Times are from just before the add was sent to the arrival of the PATCH at the A
 its API server, Redis and the producers share this machine.
 """
 
+import argparse
 import asyncio
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -183,29 +183,36 @@ def busy(url: str, names: list[str]) -> Iterator[None]:
         thread.join()
 
 
-def measure(found: report.Report, log: IO[bytes], *, queues: int = QUEUES) -> None:
-    """Run all of it."""
+def measure(
+    found: report.Report, log: IO[bytes], *, queues: int = QUEUES, share: float = 1.0, prefer: bool = False
+) -> None:
+    """Run all of it, or this share of the wakes; see `Herd.prefer`."""
     with herd.running(queues, log) as town:
-        asyncio.run(_measure(found, town, log))
+        if prefer:
+            town.prefer()
+        asyncio.run(_measure(found, town, log, share))
 
 
-async def _measure(found: report.Report, town: Herd, log: IO[bytes]) -> None:
+async def _measure(found: report.Report, town: Herd, log: IO[bytes], share: float) -> None:
+    def times(count: int) -> int:
+        return max(1, round(count * share))
+
     names = iter(town.names)
     async with Client(town.redis.url) as client:
         bench = Bench(town, client, names)
         await bench.first_job(Trials("warm-up"), 10)
         one, bulk = Trials("first job → PATCH"), Trials("one bulk of 100 → PATCH")
-        await bench.first_job(one, 150)
-        await bench.first_job(bulk, 60, jobs=BURST)
+        await bench.first_job(one, times(150))
+        await bench.first_job(bulk, times(60), jobs=BURST)
         one.show(found, p50=30, p99=60)
         bulk.show(found, p50=30, p99=60)
         ours, nodes = Trials("100 awaited adds: last → PATCH"), Trials("100 awaited adds by Node: last → PATCH")
-        await bench.burst(ours, 60)
-        await bench.node_burst(nodes, 60, log)
+        await bench.burst(ours, times(60))
+        await bench.node_burst(nodes, times(60), log)
         ours.show(found, p50=25, p99=60)
         nodes.show(found, p50=25, p99=60)
         many = Trials("50 queues at once → PATCH")
-        await bench.many(many, 4, 50)
+        await bench.many(many, times(4), 50)
         many.show(found, p50=None, p99=250)
         with busy(town.redis.url, town.names[-BUSY:]):
             await asyncio.to_thread(herd.settle, town, calm_seconds=3.0, within=120, of="deployments/scale")
@@ -213,12 +220,12 @@ async def _measure(found: report.Report, town: Herd, log: IO[bytes]) -> None:
                 Trials(f"{BUSY} busy: first job → PATCH"),
                 Trials(f"{BUSY} busy: 100 awaited adds: last → PATCH"),
             )
-            await bench.first_job(one, 100)
-            await bench.burst(ours, 40)
+            await bench.first_job(one, times(100))
+            await bench.burst(ours, times(40))
             one.show(found, p50=30, p99=60)
             ours.show(found, p50=25, p99=60)
             many = Trials(f"{BUSY} busy: 50 queues at once → PATCH")
-            await bench.many(many, 2, 50)
+            await bench.many(many, times(2), 50)
             many.show(found, p50=None, p99=250)
 
 
@@ -227,9 +234,15 @@ def _replicas(jobs: int) -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queues", type=int, default=QUEUES)
+    parser.add_argument("--share", type=float, default=1.0, help="of the wakes that are measured")
+    parser.add_argument("--prefer", action="store_true", help="run before all else on this machine; needs root")
+    parser.add_argument("--log", default="/dev/null", help="where the operator's log goes")
+    told = parser.parse_args()
     figures = report.Report()
     try:
-        with open("/dev/null", "wb") as nowhere:  # noqa: PTH123 - a device
-            measure(figures, nowhere, queues=int(sys.argv[1]) if len(sys.argv) > 1 else QUEUES)
+        with open(told.log, "wb") as out:  # noqa: PTH123 - may be a device
+            measure(figures, out, queues=told.queues, share=told.share, prefer=told.prefer)
     finally:
         figures.print("Reaction")

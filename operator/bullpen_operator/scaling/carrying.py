@@ -5,6 +5,7 @@ Redis and obeyed long before the number goes down (`retire` sees to that), and p
 A step that fails ends the whole: what it left undone is seen again, and planned again.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from bullpen_operator.scaling.units import ScaleUnit, Target
 
 logger = logging.getLogger("bullpen.scaler")
 
+WRITES_AT_ONCE: Final = 10
+"""Numbers that are written at a time. Each more would want a connection of its own, and making one costs more than a write."""
 RETRY_MS: Final = 1_000
 REFUSED_RETRY_MS: Final = 10_000
 
@@ -78,6 +81,7 @@ class Carrier:
         self._cache = cache
         self._leading = leading
         self._monotonic = monotonic
+        self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
         self._pace = Pace(protection.WRITES_PER_SECOND, protection.BURST)
 
     async def carry_out(self, unit: ScaleUnit[object], server: Server | None, target: Target, todo: Todo) -> Outcome:
@@ -118,7 +122,10 @@ class Carrier:
             return Outcome()
         if not grows:
             await self._price(target, plan.costs)
-        answer = await self._kube.apply_scale(target.kind, target.namespace, target.name, plan.replicas, view.version)
+        async with self._writing:
+            answer = await self._kube.apply_scale(
+                target.kind, target.namespace, target.name, plan.replicas, view.version
+            )
         written = Written(view.uid, str(answer.get("metadata", {}).get("resourceVersion", "")), plan.replicas)
         if grows:
             await self._price(target, plan.costs)

@@ -4,7 +4,7 @@ Whoever has news of a JobQueue says so (`put`, `touch`); the status is composed 
 and written only when that is worth it (`status.due`). Trouble with Redis is told once it has lasted a few seconds: a
 Redis that blinks would else cost two writes for each of its queues.
 
-One task (`run`) writes. Events are recorded on the transitions that a written status shows.
+`run` owns a few tasks that write, at one pace. Events are recorded on the transitions that a written status shows.
 """
 
 import asyncio
@@ -26,6 +26,9 @@ from bullpen_operator.scaling.units import ScalingState, Target
 from bullpen_operator.workqueue import WorkQueue
 
 log = logging.getLogger("bullpen.operator.status")
+
+WRITERS: Final = 4
+"""Writes under way at the same time, so that a slow API server does not make the pace slower than it may be."""
 
 GATHER_SECONDS: Final = 0.25
 """News of a JobQueue is gathered for so long before its status is composed."""
@@ -69,6 +72,7 @@ class Reporter:
         self._clock = clock
         self._now = now
         self._pace = 1 / writes_per_second
+        self._next_write = clock()
         self._facts: dict[Key, Facts] = {}
         self._targets: dict[Key, Target] = {}
         self._trouble_since: dict[Key, float] = {}
@@ -107,25 +111,18 @@ class Reporter:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        await self._queue.run(self._report, 1)
+        await self._queue.run(self._report, WRITERS)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     async def _report(self, key: Key) -> None:
-        obj, facts = self._cache.find(key), self._facts.get(key)
-        if obj is None or facts is None or not self._leads():
+        if self._news(key) is None:
             return
-        if self._is_too_early(key):
-            self._queue.add(key, delay=GATHER_SECONDS)
+        await self._turn()
+        news = self._news(key)  # of now: what came while it waited is in it
+        if news is None:
             return
-        before: Mapping[str, Any] = obj.get("status") or {}
-        now = self._now()
-        new = status.compose(self._known(key, facts), before, now)
-        due = status.due(new, before, now)
-        if not due.now:
-            if due.after_seconds is not None:
-                self._queue.add(key, delay=due.after_seconds)
-            return
+        obj, new = news
         try:
             written = await self._kube.apply_status(_patch(obj, new))
         except (NotLeading, NotFound):
@@ -136,8 +133,32 @@ class Reporter:
             return
         self._queue.succeeded(key)
         self._cache.put(kinds.JOBQUEUE, written)
-        self._tell(obj, before, new)
-        await asyncio.sleep(self._pace)
+        self._tell(obj, obj.get("status") or {}, new)
+
+    def _news(self, key: Key) -> tuple[Object, Object] | None:
+        """Give the JobQueue and the status that is to be written now; None where none is, or not yet."""
+        obj, facts = self._cache.find(key), self._facts.get(key)
+        if obj is None or facts is None or not self._leads():
+            return None
+        if self._is_too_early(key):
+            self._queue.add(key, delay=GATHER_SECONDS)
+            return None
+        before: Mapping[str, Any] = obj.get("status") or {}
+        now = self._now()
+        new = status.compose(self._known(key, facts), before, now)
+        due = status.due(new, before, now)
+        if due.now:
+            return obj, new
+        if due.after_seconds is not None:
+            self._queue.add(key, delay=due.after_seconds)
+        return None
+
+    async def _turn(self) -> None:
+        """Wait until another write may begin."""
+        now = self._clock()
+        at = max(now, self._next_write)
+        self._next_write = at + self._pace
+        await asyncio.sleep(at - now)
 
     def _is_too_early(self, key: Key) -> bool:
         """Whether the scaler is about to read the queue for the first time: what was known before a restart is still true."""

@@ -75,13 +75,13 @@ class OperatorProcess:
 
 
 @contextlib.contextmanager
-def process(login: Login, namespace: str, identity: str, folder: Path, **settings: str):
+def process(login: Login, watched: str, identity: str, folder: Path, **settings: str):
     """An operator as a process of its own."""
     log = folder / f"{identity}.log"
     given = {
         "KUBECONFIG": str(login.kubeconfig),
-        "NAMESPACES": namespace,
-        "NAMESPACE": namespace,
+        "NAMESPACES": watched,
+        "NAMESPACE": watched,
         "IDENTITY": identity,
         "PROBES": "127.0.0.1:0",
         **{name.upper(): value for name, value in settings.items()},

@@ -8,7 +8,7 @@ SOURCES := client worker operator cli
 CHECKED := $(SOURCES) tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast coverage lint format docs crds manifests bench prove build lock clean
+.PHONY: help setup demo test test-fast e2e coverage lint format docs crds manifests bench prove build lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,11 +27,14 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 demo: setup ## the example at work: real jobs through real queues, some 15 seconds, with an account at the end
 	@cd examples/studio && ../../$(BIN)/python -m studio.demo $(DEMO)
 
-test: setup ## all tests but the long runs; those beside Node are skipped, aloud, where Node is missing
+test: setup ## all tests but the long runs; those beside Node, or a Kubernetes API server, are skipped, aloud, where that is missing
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
 
 test-fast: setup ## the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(PYTEST)
+
+e2e: setup ## the tests on a real cluster: a node on this machine (Debian, root, Go), or kind where there is Docker
+	@$(BIN)/python -m pytest tests/e2e -m "e2e and not prove" -n 0 --timeout 900 $(PYTEST)
 
 coverage: setup ## the tests again, with what they did not reach; below 90 % fails
 	@rm -f .coverage .coverage.*

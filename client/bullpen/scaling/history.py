@@ -52,6 +52,8 @@ class History:
     """Fresh readings in a row of nothing to do."""
     run_ms: float | None = None
     """Learned: mean run time of a job."""
+    run_jobs: int = 0
+    """How many jobs it was learned from, as far as they still count."""
     active: int = 0
     """Jobs that ran at the last reading; none at the first one after a pause, which was made because a job came."""
     mean_active: float | None = None
@@ -194,9 +196,14 @@ class History:
             return replace(seen, unended_ms=ran_ms, none_ended_since_ms=quiet_ms if observation.active else None)
         longest_ms = elapsed_ms if began_ms is None else at_ms - began_ms
         sample_ms = min(ran_ms / finished, longest_ms)
-        run_ms = self._toward(sample_ms, finished / (finished + _RUN_MEMORY))
-        none_ended_since_ms = at_ms if observation.active else None
-        return replace(seen, run_ms=run_ms, unended_ms=0.0, none_ended_since_ms=none_ended_since_ms)
+        run_ms = self._toward(sample_ms, finished / (finished + self.run_jobs))
+        return replace(
+            seen,
+            run_ms=run_ms,
+            run_jobs=min(self.run_jobs + finished, _RUN_MEMORY),
+            unended_ms=0.0,
+            none_ended_since_ms=at_ms if observation.active else None,
+        )
 
     def _toward(self, sample_ms: float, weight: float) -> float | None:
         if sample_ms < 0 or not math.isfinite(sample_ms):

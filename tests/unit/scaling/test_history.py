@@ -37,7 +37,8 @@ def test_slow_jobs_are_not_taken_for_the_time_between_two_readings() -> None:
         if second == 47:
             assert history.run_ms is None
             assert history.none_ended_since_ms == NOW
-    assert history.run_ms == pytest.approx(480_000, rel=0.2)
+    assert history.run_ms is not None
+    assert 240_000 <= history.run_ms <= 480_000  # those that were seen to the end have run for that long at least
 
 
 def test_the_first_to_end_of_a_burst_have_not_run_longer_than_the_burst() -> None:

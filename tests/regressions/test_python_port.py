@@ -322,13 +322,13 @@ async def test_a_producer_fails_fast_when_redis_is_frozen(redis_server):
 
 
 async def test_a_job_costs_one_round_trip(bullpen_redis, queue, raw):
-    """Port: acknowledges and fetches apart: two round trips a job."""
+    """Port: acknowledges and fetches apart: two round trips a job. Here jobs that end together share one."""
     starts, jobs = [], 300
     await asyncio.gather(*(queue.enqueue("work") for _ in range(jobs)))
     raw.config_resetstat()
     async with working(bullpen_redis, obedient(starts), concurrency=5):
         await eventually(lambda: len(starts) == jobs)
-    assert jobs <= commands(raw)["evalsha"] < jobs + 40
+    assert commands(raw)["evalsha"] < jobs + 40
 
 
 async def test_high_concurrency_is_no_herd(bullpen_redis, queue, raw):

@@ -8,6 +8,7 @@ a cancellation that ends in BullMQ's own "move to finished". The source of a scr
 import functools
 import hashlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -17,7 +18,10 @@ from bullpen.errors import ConfigurationError
 AddKind = Literal["addStandardJob-9", "addDelayedJob-6", "addPrioritizedJob-9"]
 ADD_KINDS: tuple[AddKind, ...] = ("addStandardJob-9", "addDelayedJob-6", "addPrioritizedJob-9")
 
-_FINISHING_BEGINS: Final = "local jobIdKey = KEYS[12]\n"
+# Where BullMQ's scripts go from their definitions to what they do with them, and an add from its arguments to its definitions.
+_FINISHING: Final = re.compile(r"(?=^local jobIdKey = KEYS\[12\]$)", re.MULTILINE)
+_ADDS_DEFINITIONS: Final = re.compile(r"(?<=^local parentData\n)", re.MULTILINE)
+_ADDING: Final = re.compile(r"(?=^if parentKey ~= nil then$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +78,29 @@ def guarded_bulk(*, limited: bool) -> Script:
     """Give the script that adds many jobs or none: the guard once, then BullMQ's scripts as functions.
 
     KEYS and ARGV: see `bullpen/queue/scripts/bulk.lua`. The functions' parameters stand in for the globals of the same names, so
-    the sources are BullMQ's to the letter.
+    the sources are BullMQ's to the letter. They are cut where their definitions begin and end: these are made once a call.
     """
-    functions = "\n".join(
-        f"local function {kind.rpartition('-')[0]}(KEYS, ARGV)\n{_bullmq_source(kind)}\nend" for kind in ADD_KINDS
-    )
+    functions = f"{_our_source('remember')}local bullmq = {{}}\n" + "".join(_add_function(kind) for kind in ADD_KINDS)
     guard_args = 5 if limited else 1
     source = f"{_guard(11, 0, limited=limited)}{functions}\nlocal firstJob = {guard_args + 1}\n{_our_source('bulk')}"
     return script("limited-bulk" if limited else "guarded-bulk", source, 15 if limited else 12)
+
+
+def _add_function(kind: AddKind) -> str:
+    head, definitions, body = _cut(kind, _ADDS_DEFINITIONS, _ADDING)
+    defined = f"local rcall = redis.call\n{definitions}\n{_our_source('add-once')}"
+    return f"do\n{defined}\nbullmq['{kind}'] = function(KEYS, ARGV)\n{head}{body}\nend\nend\n"
+
+
+def _cut(name: str, *places: re.Pattern[str]) -> list[str]:
+    """Cut a script of BullMQ at each of these places, which are there once."""
+    parts = [_bullmq_source(name)]
+    for place in places:
+        parts[-1:] = place.split(parts[-1])
+    if len(parts) != len(places) + 1:
+        msg = f"BullMQ's script {name!r} is not built as Bullpen knows it: the installed package 'bullmq' is another version"
+        raise ConfigurationError(msg)
+    return parts
 
 
 def _guard(keys: int, args: int, *, limited: bool) -> str:
@@ -117,12 +136,8 @@ def complete_many() -> Script:
     KEYS and ARGV: see `bullpen/queue/scripts/complete-many.lua`. BullMQ's source is cut where its definitions end: they are made
     once a call, and ours can stand in for some of them. Raises `ConfigurationError` where there is no such place.
     """
-    name = "moveToFinished-14"
-    definitions, found, body = _bullmq_source(name).partition(_FINISHING_BEGINS)
-    if not found:
-        msg = f"BullMQ's script {name!r} is not built as Bullpen knows it: the installed package 'bullmq' is another version"
-        raise ConfigurationError(msg)
-    finish = f"local function moveToFinished(KEYS, ARGV, cmsgpack)\n{found}{body}\nend"
+    definitions, body = _cut("moveToFinished-14", _FINISHING)
+    finish = f"local function moveToFinished(KEYS, ARGV, cmsgpack)\n{body}\nend"
     return script("complete-many", f"{definitions}{finish}\n{_our_source('complete-many')}", 13)
 
 

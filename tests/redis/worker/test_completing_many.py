@@ -17,10 +17,10 @@ from bullpen_worker.completions import Gathered
 from bullpen_worker.lines import Line
 from bullpen_worker.templates import Completion, FinishSettings, Templates
 from tests.redis.worker.conftest import Ends, Room
+from tests.support.keyspace import MINUTE, dump, neutral
 from tests.support.waiting import eventually
 
 NOW = int(time.time() * 1000)
-MINUTE = 60_000
 ACTIVE = 6
 TOKENS = [b"0123456789abcdef:%09x" % number for number in range(ACTIVE)]
 
@@ -155,40 +155,6 @@ def completions(pack: Templates, keep: dict[str, int]) -> list[Completion]:
     ]
 
 
-async def dump(room: Room) -> dict[str, object]:
-    """Give all keys of the queue and its neighbours, with what is in them; the events without their times."""
-    found: dict[str, object] = {}
-    stem = f"{room.keys.prefix}:{room.keys.queue}"
-    for key in sorted(await call(room, "KEYS", f"{stem}*")):
-        kind = await call(room, "TYPE", key)
-        name = key.decode().removeprefix(stem)
-        if kind == b"hash":
-            flat = await call(room, "HGETALL", key)
-            found[name] = dict(zip(flat[::2], flat[1::2], strict=True))
-        elif kind == b"stream":
-            found[name] = [fields for _, fields in await call(room, "XRANGE", key, "-", "+")]
-        else:
-            read = {
-                b"list": ("LRANGE", key, 0, -1), b"zset": ("ZRANGE", key, 0, -1, "WITHSCORES"),
-                b"set": ("SMEMBERS", key), b"string": ("GET", key),
-            }[kind]  # fmt: skip
-            found[name] = await call(room, *read)
-    return found
-
-
-def neutral(value: object, queue: str) -> object:
-    """Give it without the queue's own name."""
-    if isinstance(value, bytes):
-        return value.replace(queue.encode(), b"QUEUE")
-    if isinstance(value, list):
-        return [neutral(each, queue) for each in value]
-    if isinstance(value, dict):
-        return {neutral(key, queue): neutral(each, queue) for key, each in value.items()}
-    if isinstance(value, int) and MINUTE - 2_000 < value < MINUTE:
-        return MINUTE  # of a limit's time, some ms have passed
-    return ReplyError if isinstance(value, ReplyError) else value
-
-
 @pytest.mark.parametrize("keep", [{"count": 0}, {"count": 2}, {"count": -1}, {"age": 60, "count": 3}], ids=str)
 @pytest.mark.parametrize("arrange", ARRANGED.values(), ids=ARRANGED)
 async def test_it_is_as_if_each_had_been_completed_by_itself(
@@ -208,7 +174,9 @@ async def test_it_is_as_if_each_had_been_completed_by_itself(
         together = await many.link.send(pack.complete_many(completions(pack, keep), NOW))
 
         assert neutral(together, "together") == neutral(one_by_one, "single")
-        assert neutral(await dump(many), "together") == neutral(await dump(single), "single")
+        assert neutral(await dump(many.link, many.keys), "together") == neutral(
+            await dump(single.link, single.keys), "single"
+        )
 
 
 async def test_an_error_is_that_of_one_job_and_says_what_it_was(room: Room) -> None:

@@ -26,7 +26,17 @@ def test_a_script_that_is_not_there_is_named():
 def test_a_guarded_add_ends_with_bullmqs_source(kind):
     for limited in (False, True):
         assert lua.guarded_add(kind, limited=limited).source.endswith(lua.bullmq(kind).source)
-        assert lua.bullmq(kind).source in lua.guarded_bulk(limited=limited).source
+
+
+@pytest.mark.parametrize("kind", lua.ADD_KINDS)
+def test_a_bulk_runs_bullmqs_source_cut_in_three(kind):
+    for limited in (False, True):
+        source, _, body = lua.guarded_bulk(limited=limited).source.partition(
+            f"\nbullmq['{kind}'] = function(KEYS, ARGV)\n"
+        )
+        definitions = source.rpartition("do\nlocal rcall = redis.call\n")[2].partition("\n-- What an add of BullMQ")[0]
+        head, mark, body = body.partition("local parentData\n")
+        assert head + mark + definitions + body.partition("\nend\nend\n")[0] == lua.bullmq(kind).source
 
 
 def test_many_completions_run_bullmqs_source_cut_in_two():

@@ -1,5 +1,5 @@
 --[[
-  Adds many jobs by BullMQ's own scripts, which stand before this as functions; before them the guard.
+  Adds many jobs by BullMQ's own scripts, which stand before this as functions of `bullmq`; before them the guard.
     KEYS  wait, paused, meta, id, completed, delayed, active, events, marker, prioritized, pc; then the guard's
     ARGV  the guard's; then, from `firstJob` on, for each job "s" (standard), "d" (delayed) or "p" (prioritized), and the
           three arguments of BullMQ's script
@@ -12,11 +12,11 @@ local replies = {}
 for i = firstJob, #ARGV, 4 do
   local args = {ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]}
   if ARGV[i] == "s" then
-    replies[#replies + 1] = addStandardJob(standard, args)
+    replies[#replies + 1] = bullmq["addStandardJob-9"](standard, args)
   elseif ARGV[i] == "d" then
-    replies[#replies + 1] = addDelayedJob(delayed, args)
+    replies[#replies + 1] = bullmq["addDelayedJob-6"](delayed, args)
   else
-    replies[#replies + 1] = addPrioritizedJob(prioritized, args)
+    replies[#replies + 1] = bullmq["addPrioritizedJob-9"](prioritized, args)
   end
 end
 return replies

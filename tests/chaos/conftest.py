@@ -45,7 +45,8 @@ class Worker:
             environ["BULLPEN_KILL_GRACE"] = kill_grace
         command = [
             sys.executable, "-m", "bullpen_cli", "worker", "--handlers", handlers, "--queue", "chaos",
-            "--redis", url, "--concurrency", str(concurrency), "--processes", str(processes), "--grace", grace,
+            "--redis", url, "--processes", str(processes), "--grace", grace,
+            *([] if concurrency is None else ["--concurrency", str(concurrency)]),
             "--probes", f"127.0.0.1:{self.port}", "--log-format", "json", *arguments,
         ]  # fmt: skip
         with log.open("ab") as out:

@@ -35,6 +35,12 @@ async def sleep(ctx: Context, seconds: float) -> str:
     return "slept"
 
 
+@handlers.handler("quiet")
+async def quiet(seconds: float) -> None:
+    """Sleep, and note nothing."""
+    await asyncio.sleep(seconds)
+
+
 @handlers.handler("limit")
 async def limit(ctx: Context, seconds: int) -> str:
     """Meet somebody else's limit at the first start."""

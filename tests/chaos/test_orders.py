@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import jobs
-from tests.chaos.conftest import KEYS
+from tests.chaos.conftest import KEYS, LOCK_S
 from tests.support.waiting import eventually_sync
 
 
@@ -64,6 +64,26 @@ def test_another_policy_is_followed_at_once(lab):
     lab.policy(jobs=[{"name": "sleep", "timeout": "200ms", "retry": {"attempts": 1}}])
     lab.redis.publish(KEYS.nudge, "policy")
     eventually_sync(lambda: run_and_fail(lab), 10)
+
+
+def test_a_policy_raises_the_concurrency_as_far_as_it_says(lab):
+    """Further than the rows that the slot table began with: 128."""
+    lab.policy(concurrency={"perWorker": 2})
+    lab.work(concurrency=None).ready()
+    jobs_at_once = 150
+    running = [lab.client.enqueue(jobs.quiet.job(60)) for _ in range(jobs_at_once)]
+    eventually_sync(lambda: lab.count("active") == 2)
+    lab.policy(concurrency={"perWorker": 400})
+    lab.redis.publish(KEYS.nudge, "policy")
+    eventually_sync(lambda: lab.count("active") == jobs_at_once, 20)
+    eventually_sync(lambda: [json.loads(entry)["slots"] for entry in lab.redis.hvals(KEYS.workers)] == [400], 2)
+    locks = [KEYS.lock(handle.id) for handle in running]
+
+    def renewed():
+        return min(map(lab.redis.pttl, locks)) > 0.8 * LOCK_S * 1000
+
+    eventually_sync(lambda: not renewed())
+    eventually_sync(renewed)  # those in the new rows too
 
 
 def run_and_fail(lab):

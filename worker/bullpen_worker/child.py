@@ -261,6 +261,7 @@ class Worker:
 def _steer(engine: Engine, facilities: Facilities, message: Message) -> None:
     match message:
         case control.Concurrency(slots):
+            engine.table.follow()
             engine.concurrency = slots
             facilities.resize(slots)
         case control.Hold():

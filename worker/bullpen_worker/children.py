@@ -91,8 +91,11 @@ class Child:
         """Tell it, if it still listens."""
         self.channel.send(order)
 
-    def share(self) -> None:
-        """Tell it how many slots it may use now."""
+    def share(self, slots: int | None = None) -> None:
+        """Tell it how many slots it may use now: of `slots` from now on. Raises OSError when there is no memory for so many."""
+        if slots is not None:
+            self.table.grow(slots)
+            self.slots = slots
         self.send(control.Concurrency(max(0, self.slots - self.away)))
 
     def kill(self, why: End) -> None:

@@ -473,13 +473,17 @@ class Supervisor:
         for child in self._children:
             child.send(self._policy)
         if self.config.concurrency is None:
-            self._concurrency = per_worker(doc)
+            if self._concurrency != (concurrency := per_worker(doc)):
+                self._concurrency = concurrency
+                self._custody.orders.call()  # others see it in our entry
             shares = children.split(self._concurrency, len(self._shares))
             self._shares = [*shares, *([0] * (len(self._shares) - len(shares)))]
             at_work = [child for child in self._children if child.solo is None]
             for child, slots in zip(at_work, self._shares, strict=False):
-                child.slots = slots
-                child.share()
+                try:
+                    child.share(slots)
+                except OSError as error:  # the next child may be luckier
+                    logger.error("child %s keeps to %s slots: %s", child.serial, child.slots, error)  # noqa: TRY400
 
     def renewed(self, kept: int, lost: int) -> None:
         """Count."""

@@ -9,6 +9,9 @@ CPython offers no memory barriers. Where stores may become visible out of order 
 see a mixed slot for some nanoseconds; whoever acts on a view (a lost lock, a kill) therefore reads again before
 acting, which it must do anyway because jobs end meanwhile (`SlotTable.is_current`).
 
+A table can grow, never shrink: its owner makes the memory larger (`grow`), whoever else has it open looks again (`follow`). What was
+mapped before stays mapped until the table is closed, as a reader in another thread may be at it.
+
 All times are milliseconds of `time.monotonic()`, which processes of one machine share on Linux.
 """
 
@@ -54,14 +57,20 @@ class SlotView:
 class SlotTable:
     """The table of one child; make it with `create`, open it elsewhere with `attach`, `close` it on both sides."""
 
-    __slots__ = ("_fd", "_map", "_offsets", "_words", "slots")
+    __slots__ = ("_fd", "_map", "_mapped", "_offsets", "_words", "slots")
 
     def __init__(self, fd: int, slots: int) -> None:
         self._fd = fd
-        self.slots = slots
-        self._map = mmap.mmap(fd, HEADER_BYTES + slots * SLOT_BYTES)
+        self._mapped: list[tuple[mmap.mmap, memoryview]] = []
+        self._map_rows(slots)
+
+    def _map_rows(self, slots: int) -> None:
+        self._map = mmap.mmap(self._fd, HEADER_BYTES + slots * SLOT_BYTES)
         self._words = memoryview(self._map).cast("Q")
+        self._mapped.append((self._map, self._words))
+        # Last: who goes by the rows that were there before finds them in either map.
         self._offsets: tuple[int, ...] = tuple(HEADER_BYTES + slot * SLOT_BYTES for slot in range(slots))
+        self.slots = slots
 
     @classmethod
     def create(cls, slots: int) -> Self:
@@ -107,11 +116,26 @@ class SlotTable:
     def close(self) -> None:
         """Unmap and close; what the other side holds stays. Read afterwards, the table is empty."""
         self._offsets = ()
-        self._words.release()
-        self._map.close()
+        for mapped, words in self._mapped:
+            words.release()
+            mapped.close()
+        self._mapped.clear()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def grow(self, slots: int) -> None:
+        """Have at least so many rows. For who made the table. Raises OSError when the memory cannot be had."""
+        if slots > self.slots:
+            os.ftruncate(self._fd, HEADER_BYTES + slots * SLOT_BYTES)
+            self._map_rows(slots)
+            self._words[_WORD_SLOTS] = slots
+
+    def follow(self) -> None:
+        """Take in that the table has grown. For who attached it."""
+        slots = (os.fstat(self._fd).st_size - HEADER_BYTES) // SLOT_BYTES
+        if slots > self.slots:
+            self._map_rows(slots)
 
     # ── the writer ────────────────────────────────────────────────────────────────────────────────────────────────
 

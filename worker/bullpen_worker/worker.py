@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from bullpen.clients.sync_client import SyncClient
     from bullpen.redis.settings import RedisSettings
 
-MOST_SLOTS: Final = 1_024
-"""How far `Worker.concurrency` can be raised, unless the worker began with more."""
+_ROWS: Final = 128
 
 logger = logging.getLogger("bullpen.worker")
 
@@ -114,7 +113,7 @@ class Worker:
         keys = QueueKeys(settings.prefix, self._queue)
         first = self._policy = loop.create_future()
         ended: asyncio.Future[None] = loop.create_future()
-        with contextlib.closing(SlotTable.create(max(self._concurrency, MOST_SLOTS))) as table:
+        with contextlib.closing(SlotTable.create(max(self._concurrency, _ROWS))) as table:
             keeping = CustodyThread(
                 lambda: Custody(settings, keys, name=self.name, hooks=_Relay(self), entry=self._entry),
                 lambda error: self._on_loop(lambda: _settle(ended, error)),
@@ -188,6 +187,7 @@ class Worker:
 
     def _apply_concurrency(self) -> None:
         if self._engine is not None:
+            self._engine.table.grow(self._concurrency)
             self._engine.concurrency = self._concurrency
             self._facilities.resize(self._concurrency)
 

@@ -1,8 +1,8 @@
 """The connection against a transport in memory: every way that bytes can come in, and what they may not do."""
 
 import asyncio
-import re
 import itertools
+import re
 
 import pytest
 from hypothesis import given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -165,3 +166,46 @@ def test_no_torn_slot_is_read_while_another_process_writes(table):
         writer.wait()
         writer.stdout.close()
         os.close(fd)
+
+
+def test_a_table_grows_and_who_attached_it_follows(table):
+    other = SlotTable.attach(os.dup(table.fd))
+    rows = table.slots
+    other.occupy(0, job_id=b"early", token=b"t", started_ms=1)
+    table.grow(rows - 1)  # never smaller
+    assert table.slots == rows
+    table.grow(10 * rows)
+    assert [view.job_id for view in table.views()] == [b"early"]
+    with pytest.raises(IndexError):
+        other.occupy(rows, job_id=b"late", token=b"t", started_ms=2)
+    other.follow()
+    assert other.slots == table.slots == 10 * rows
+    other.occupy(10 * rows - 1, job_id=b"late", token=b"t", started_ms=2)
+    other.mark_fetch(7)
+    assert [view.job_id for view in table.views()] == [b"early", b"late"]
+    assert table.last_fetch_ms == 7
+    other.clear(0)
+    assert table.busy == 1
+    other.close()
+    third = SlotTable.attach(os.dup(table.fd))
+    assert third.slots == 10 * rows
+    third.close()
+
+
+def test_a_reader_in_another_thread_is_not_disturbed_by_growth(table):
+    table.occupy(0, job_id=b"job", token=b"t", started_ms=1)
+    wrong, over = [], threading.Event()
+
+    def read():
+        while not over.is_set():
+            seen = table.view(0)
+            if seen is None or seen.job_id != b"job":
+                wrong.append(seen)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for rows in range(10, 400, 10):
+        table.grow(rows)
+    over.set()
+    reader.join()
+    assert not wrong

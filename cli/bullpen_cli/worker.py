@@ -12,6 +12,7 @@ from bullpen.redis.settings import RedisSettings
 from bullpen_worker import logs, probes, supervisor
 from bullpen_worker.config import WorkerConfig
 from bullpen_worker.logs import JobLines, LogFormat, LogLevel, LogSettings
+from bullpen_worker.recycling import Recycling
 
 
 def worker(
@@ -49,6 +50,26 @@ def worker(
             help="How long running jobs may go on after SIGTERM; the rest goes back unspent.",
         ),
     ] = "30s",
+    recycle_jobs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            envvar="BULLPEN_RECYCLE_JOBS",
+            min=1,
+            help='Replace a process of executor="process" after so many jobs; else never.',
+            show_default=False,
+        ),
+    ] = None,
+    recycle_mib: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            envvar="BULLPEN_RECYCLE_MIB",
+            min=1,
+            help="Replace one that holds more memory than this after a job; else never.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -112,6 +133,7 @@ def worker(
         concurrency=concurrency,
         processes=processes,
         grace_ms=_grace(grace),
+        recycling=Recycling(recycle_jobs, None if recycle_mib is None else recycle_mib * 1024 * 1024),
         name=worker_name,
         probes=_probes(probe_address),
         log=LogSettings(queue, worker_name, log_format, log_level, log_jobs),

@@ -38,6 +38,7 @@ from bullpen_worker.lines import Line
 from bullpen_worker.loading import load_handlers
 from bullpen_worker.logs import JobLog, LogSettings
 from bullpen_worker.processes import ProcessDied
+from bullpen_worker.recycling import Recycling
 from bullpen_worker.table import SlotTable
 
 REPORT_S: Final = 1.0
@@ -143,7 +144,11 @@ class Worker:
             return
         begin = self.begin
         facilities = Facilities(
-            self._catalogue.registrations, self._slots, redis=self._settings, logs=LogSettings.from_json(begin.logs)
+            self._catalogue.registrations,
+            self._slots,
+            redis=self._settings,
+            logs=LogSettings.from_json(begin.logs),
+            recycling=Recycling(begin.recycle_jobs, begin.recycle_bytes),
         )
         async with Clients(self._settings) as clients, facilities:
             self._facilities = facilities

@@ -10,6 +10,7 @@ from bullpen.errors import ConfigurationError
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.logs import LogSettings
 from bullpen_worker.probes import Address
+from bullpen_worker.recycling import Recycling
 
 DEFAULT_CONCURRENCY: Final = 10
 
@@ -37,6 +38,9 @@ class WorkerConfig:
 
     kill_grace_ms: int = field(default_factory=lambda: _duration_ms("BULLPEN_KILL_GRACE", "5s"))
     """How long a job may go on past its timeout before its process is ended; D: what BULLPEN_KILL_GRACE says, or 5 s."""
+
+    recycling: Recycling = field(default_factory=Recycling)
+    """When processes of ``executor="process"`` are replaced; D: never."""
 
     name: str = "worker"
     """The first part of the worker's name: its host."""

@@ -50,6 +50,8 @@ class Begin:
     logs: str
     solo: Ticket | None = None
     overdue: tuple[Ticket, ...] = ()
+    recycle_jobs: int | None = None
+    recycle_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from bullpen.handling.registrations import Registration
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.logs import LogSettings
 from bullpen_worker.processes import ProcessPool
+from bullpen_worker.recycling import Recycling
 from bullpen_worker.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -62,10 +63,16 @@ class Facilities:
     """Where handlers run that do not run on the event loop, up to `size` of each sort at once. Use it as ``async with``."""
 
     def __init__(
-        self, registrations: Iterable[Registration], size: int, *, redis: RedisSettings, logs: LogSettings | None = None
+        self,
+        registrations: Iterable[Registration],
+        size: int,
+        *,
+        redis: RedisSettings,
+        logs: LogSettings | None = None,
+        recycling: Recycling | None = None,
     ) -> None:
         self._threads = ThreadPool(size)
-        self._processes = ProcessPool(registrations, max(1, size), redis=redis, logs=logs)
+        self._processes = ProcessPool(registrations, max(1, size), redis=redis, logs=logs, recycling=recycling)
 
     async def __aenter__(self) -> Self:
         """Start the first process where handlers ask for one. Raises as `ProcessPool` does."""

@@ -2,7 +2,7 @@
 
 Model: `ProcessPool` belongs to one event loop. It starts a process (`bullpen_worker.process_child`) when there is a job
 and none is free, up to `size`; a free one waits for the next job, the one that was used last is taken first. A process
-is started anew, never forked: a fork of a process with threads inherits locks that nobody will release. It is the
+that has had nothing to do for a minute leaves, but for the last one. It is started anew, never forked: a fork of a process with threads inherits locks that nobody will release. It is the
 leader of a session of its own, so that a terminal's Ctrl-C does not reach it and that killing it takes what it started along.
 
 A job that is cancelled (timeout, cancellation, lost lock, the end of the grace period) has its process killed; the next
@@ -21,7 +21,6 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 from bullpen.errors import BullpenError, ConfigurationError
@@ -32,9 +31,13 @@ from bullpen.redis.settings import RedisSettings
 from bullpen_worker import frames
 from bullpen_worker.frames import Message, Setup
 from bullpen_worker.logs import LogSettings
+from bullpen_worker.recycling import Recycling
 
 LEAVE_SECONDS: Final = 5.0
 """How long a process that is not needed any more may take to leave its lifespans; then it is killed."""
+
+IDLE_SECONDS: Final = 60.0
+"""How long a process may have nothing to do; then it leaves, all but the one that was used last."""
 
 MOST_STARTS: Final = 3
 """How many processes may die before they take a job up, until the job fails."""
@@ -48,16 +51,6 @@ class ProcessDied(BullpenError):
     """The process that ran the job died: a crash in native code, too much memory, ``os._exit``."""
 
 
-@dataclass(frozen=True)
-class Recycling:
-    """When a process is replaced between two jobs, against memory that leaks. None: never."""
-
-    jobs: int | None = None
-    """After so many jobs."""
-    memory_bytes: int | None = None
-    """When it holds more resident memory than this after a job."""
-
-
 class ProcessPool:
     """Processes for the handlers of a worker that ask for one. Use it as ``async with``; `size` may be changed."""
 
@@ -69,10 +62,12 @@ class ProcessPool:
         redis: RedisSettings | None = None,
         logs: LogSettings | None = None,
         recycling: Recycling | None = None,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         """Serve those of the registrations that are for processes. `redis` is for ``ctx.client``, `logs` for logging."""
-        self.size = size
-        """The most processes there may be at once; lowered, it takes effect as jobs end."""
+        self._size = size
+        self._idle_seconds = idle_seconds
+        self._trim_timer: asyncio.TimerHandle | None = None
         self._recycling = recycling or Recycling()
         self._setup = Setup(
             handlers=tuple((each.module, each.qualname) for each in registrations if each.kind == "process"),
@@ -99,6 +94,8 @@ class ProcessPool:
     async def __aexit__(self, *error: object) -> None:
         """End all processes: free ones leave their lifespans, busy ones are killed."""
         self._closed = True
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
         while self._free:
             self._let_go(self._free.pop())
         busy = list(self._all)
@@ -107,6 +104,18 @@ class ProcessPool:
         for process in busy:
             await self._bury(process)
         await asyncio.gather(*self._leaving)
+
+    @property
+    def size(self) -> int:
+        """The most processes there may be at once. Lowered, free ones beyond it leave now, others as their jobs end."""
+        return self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._size = size
+        while self._free and len(self._all) > max(size, 1):
+            self._let_go(self._free.pop(0))
+        self._seat_left.set()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -152,8 +161,23 @@ class ProcessPool:
         if process.is_worn(self._recycling) or self._busy > self.size or self._closed:
             self._let_go(process)
         else:
+            process.free_since = asyncio.get_running_loop().time()
             self._free.append(process)
+            self._plan_trimming()
         return outcome
+
+    def _plan_trimming(self) -> None:
+        """Look again when the process that has been free for longest has been so for long enough."""
+        if self._trim_timer is None and len(self._free) > 1 and not self._closed:
+            at = self._free[0].free_since + self._idle_seconds
+            self._trim_timer = asyncio.get_running_loop().call_at(at, self._trim)
+
+    def _trim(self) -> None:
+        self._trim_timer = None
+        now = asyncio.get_running_loop().time()
+        while len(self._free) > 1 and now - self._free[0].free_since >= self._idle_seconds:
+            self._let_go(self._free.pop(0))
+        self._plan_trimming()
 
     async def _take(self) -> "_Process":
         while self._free:
@@ -213,6 +237,8 @@ class _Process:
         self._writer = writer
         self._jobs = 0
         self._memory = 0
+        self.free_since = 0.0
+        """Since when it has nothing to do, by the loop's clock."""
 
     @classmethod
     async def spawn(cls) -> Self:

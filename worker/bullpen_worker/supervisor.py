@@ -291,6 +291,8 @@ class Supervisor:
             logs=self.log.to_json(),
             solo=solo,
             overdue=() if solo else self._room.take_overdue(),
+            recycle_jobs=config.recycling.jobs,
+            recycle_bytes=config.recycling.memory_bytes,
         )
         rows = 1 if solo else max(_ROWS, 2 * slots)
         try:

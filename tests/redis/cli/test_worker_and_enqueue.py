@@ -326,6 +326,16 @@ def test_settings_come_from_the_environment(shell: Shell, tmp_path: Path) -> Non
     assert "queue=heavy" in ended.stderr
 
 
+@pytest.mark.parametrize(("options", "processes"), [((), 1), (("--recycle-jobs", "1"), 3), (("--recycle-mib", "1"), 3)])
+def test_processes_are_replaced_as_asked(
+    shell: Shell, tmp_path: Path, options: tuple[str, ...], processes: int
+) -> None:
+    with shell.worker(tmp_path, "--concurrency", "1", *options):
+        ended = [shell.enqueue("pid", "--wait", "30s") for _ in range(3)]
+    assert [each.returncode for each in ended] == [0] * 3, ended
+    assert len({each.stdout.splitlines()[-1] for each in ended}) == processes
+
+
 def test_log_lines_name_the_worker_as_redis_does(shell: Shell, tmp_path: Path) -> None:
     with shell.worker(tmp_path, "--name", "pod-7") as (_, log), SyncClient(shell.redis) as client:
         done = shell.enqueue("square", '{"number": 12}', "--wait", "20s")

@@ -26,7 +26,8 @@ from bullpen.options import Backoff
 from bullpen.retry import Policy
 from bullpen_worker import process_child
 from bullpen_worker.logs import LogSettings
-from bullpen_worker.processes import ProcessDied, ProcessPool, Recycling
+from bullpen_worker.processes import ProcessDied, ProcessPool
+from bullpen_worker.recycling import Recycling
 from support import heavy
 from support.waiting import eventually, eventually_sync
 
@@ -289,9 +290,12 @@ async def test_a_cancelled_job_s_process_is_killed_with_what_it_started(
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 20])
 async def test_a_job_that_is_cancelled_while_its_process_starts_leaves_none_behind(steps: int) -> None:
-    def children() -> list[int]:
-        found = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
-        return [int(pid) for pids in found for pid in pids if not is_gone(int(pid))]
+    def children() -> set[int]:
+        found: set[int] = set()
+        for path in Path("/proc/self/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # that thread has ended
+                found |= {int(pid) for pid in path.read_text().split()}
+        return {pid for pid in found if not is_gone(pid)}
 
     before = children()
     async with opened() as executors:
@@ -305,7 +309,7 @@ async def test_a_job_that_is_cancelled_while_its_process_starts_leaves_none_behi
         with pytest.raises(asyncio.CancelledError):
             await running
         assert executors.processes.pids == ()
-        assert children() == before
+        assert children() <= before  # some of an earlier test may have been about to leave
 
 
 async def test_leaving_the_pool_kills_what_still_runs(tmp_path: Path) -> None:
@@ -316,6 +320,33 @@ async def test_leaving_the_pool_kills_what_still_runs(tmp_path: Path) -> None:
     assert isinstance(await running, outcomes.Retried)
     assert is_gone(int((tmp_path / "pids").read_text().split()[0]))
     assert executors.processes.pids == ()
+
+
+async def three_at_once(executors: Processes, gate: Path) -> None:
+    jobs = [asyncio.create_task(run(executors, "report", {"gate": str(gate)})) for _ in range(3)]
+    await eventually(lambda: len(executors.processes.pids) == 3, 20)
+    await asyncio.to_thread(gate.touch)
+    await asyncio.gather(*jobs)
+
+
+async def test_processes_that_are_not_needed_leave(tmp_path: Path) -> None:
+    async with ProcessPool(registrations(), 3, idle_seconds=0.3) as pool:
+        executors = Processes(pool)
+        await three_at_once(executors, tmp_path / "gate")
+        await eventually(lambda: len(pool.pids) == 1, 10)
+        [kept] = pool.pids
+        await eventually(lambda: not pool._leaving, 10)
+        assert await value(executors, "square", {"number": 3}) == 9
+        assert pool.pids == (kept,)
+
+
+async def test_processes_beyond_a_lowered_size_leave(tmp_path: Path) -> None:
+    async with opened(3) as executors:
+        pool = executors.processes
+        await three_at_once(executors, tmp_path / "gate")
+        pool.size = 1
+        assert len(pool.pids) == 1
+        assert await value(executors, "square", {"number": 3}) == 9
 
 
 async def test_processes_are_replaced_after_so_many_jobs() -> None:

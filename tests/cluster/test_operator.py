@@ -2,6 +2,7 @@
 
 import json
 
+import aiohttp
 import pytest
 from redis import Redis
 
@@ -305,3 +306,137 @@ async def test_an_operator_takes_its_own_class_only(api_server, api, cluster, re
         await eventually(lambda: one.queue.idle)
         assert "status" not in api.get(VERSION, "JobQueue", cluster, "emails")
         assert api.find("coordination.k8s.io/v1", "Lease", cluster, "bullpen-operator-blue")
+
+
+async def test_a_jobqueue_waits_for_its_connection_and_goes_on_when_it_comes(api_server, api, kinds, namespace, server):
+    async with running(api_server.admin, namespace):
+        api.apply(jobqueue(namespace))
+        await eventually(lambda: conditions(api, namespace).get("Ready") == ("False", "NoDefaultConnection"))
+        assert conditions(api, namespace)["Stalled"] == ("True", "NoDefaultConnection")
+        api.apply(redis_connection(namespace, server.url))
+        await eventually(lambda: conditions(api, namespace).get("Ready") == READY, 15)
+
+
+async def test_a_redis_that_goes_away_is_told_and_so_is_its_return(api_server, api, kinds, namespace):
+    with embedded.start(unix=False) as own:
+        api.apply(redis_connection(namespace, own.url))
+        async with running(api_server.admin, namespace):
+            api.apply(jobqueue(namespace, scaling={"mode": "Hold", "maxReplicas": 5}))
+            await eventually(lambda: conditions(api, namespace).get("Ready") == READY, 15)
+            own.kill()
+            await eventually(
+                lambda: conditions(api, namespace).get("RedisReachable") == ("False", "RedisUnreachable"), 30
+            )
+            # What needs no Redis is done all the same.
+            api.apply(
+                jobqueue(
+                    namespace, worker={"image": "shop:2", "handlers": ["a"]}, scaling={"mode": "Hold", "maxReplicas": 5}
+                )
+            )
+            await eventually(lambda: image_of(worker(api, namespace)) == "shop:2", 15)
+            own.restart()
+            await eventually(lambda: conditions(api, namespace).get("Ready") == READY, 60)
+
+
+def image_of(deployment):
+    return deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+
+
+def pod_of(deployment, started):
+    """A pod that runs, as a ReplicaSet and a kubelet would have it."""
+    template = deployment["spec"]["template"]
+    meta = {"name": "pod-1", "namespace": deployment["metadata"]["namespace"], **template["metadata"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}, {
+        "status": {
+            "phase": "Running",
+            "startTime": started,
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": started}],
+            "containerStatuses": [
+                {
+                    "name": "worker",
+                    "ready": True,
+                    "restartCount": 0,
+                    "image": "shop:1",
+                    "imageID": "",
+                    "state": {"running": {"startedAt": started}},
+                }
+            ],
+        }
+    }
+
+
+async def test_workers_of_another_protocol_are_told_of(api_server, api, cluster, redis, ready):
+    keys = QueueKeys("bull", "emails")
+
+    def worker_says(protocol):
+        now_ms = redis.time()[0] * 1000
+        entry = {"v": 1, "at": now_ms, "host": "pod-1", "pid": 1, "started": now_ms, "slots": 10, "busy": 0}
+        more = {"state": "working", "names": ["a"], "versions": {"bullpen": "9"}, "protocol": protocol, "processes": 1}
+        redis.hset(keys.workers, "pod-1@0123456789ab", json.dumps(entry | more))
+
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, scaling={"mode": "Hold", "maxReplicas": 5}))
+        await ready(cluster)
+        pod, state = pod_of(worker(api, cluster), "2026-01-01T00:00:00Z")
+        api.create(pod)
+        worker_says(99)
+        api.patch("v1", "Pod", cluster, "pod-1", state, subresource="status")
+        await eventually(lambda: conditions(api, cluster).get("WorkersOutdated") == ("True", "ProtocolDiffers"), 30)
+        assert conditions(api, cluster)["Ready"] == READY
+        worker_says(1)
+        await eventually(lambda: conditions(api, cluster).get("WorkersOutdated") == ("False", "UpToDate"), 60)
+
+
+async def test_somebody_elses_workers_are_scaled_where_they_say_so(api_server, api, cluster, ready):
+    labels = {"app": "legacy"}
+    target = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "legacy", "namespace": cluster},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "node", "image": "node:1"}]}},
+        },
+    }
+    api.apply(target)
+    spec = {
+        "worker": None,
+        "scaleTargetRef": {"name": "legacy", "slotsPerReplica": 5},
+        "scaling": {"minReplicas": 2, "maxReplicas": 5},
+    }
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, **spec))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ScaleTarget"))
+        assert "bullpen.dev/scaled-by" in message(api, cluster)
+        assert api.get("apps/v1", "Deployment", cluster, "legacy")["spec"]["replicas"] == 0
+        api.patch(
+            "apps/v1", "Deployment", cluster, "legacy", {"metadata": {"labels": {"bullpen.dev/scaled-by": "emails"}}}
+        )
+        await ready(cluster)
+        await eventually(lambda: api.get("apps/v1", "Deployment", cluster, "legacy")["spec"]["replicas"] == 2)
+        assert worker(api, cluster) is None
+
+
+async def test_probes_and_metrics_are_served_and_the_queues_series_go_with_it(api_server, api, cluster, ready):
+    async with running(api_server.admin, cluster, probes="127.0.0.1:0") as one, aiohttp.ClientSession() as http:
+
+        async def page(path):
+            async with http.get(f"http://127.0.0.1:{one.port}{path}") as answer:
+                return answer.status, await answer.text()
+
+        api.apply(jobqueue(cluster, alerts={"oldestJobAge": "5m"}))
+        await ready(cluster)
+        assert await page("/healthz") == (200, "ok\n")
+        assert await page("/readyz") == (200, "ok\n")
+        labels = f'{{namespace="{cluster}",jobqueue="emails",queue="emails"'
+        text = (await page("/metrics"))[1]
+        assert f"bullpen_queue_paused{labels}" in text
+        assert f'bullpen_queue_alert_threshold{labels},alert="oldestJobAge"}} 300' in text
+        assert "bullpen_leader 1.0" in text
+        api.delete(VERSION, "JobQueue", cluster, "emails")
+
+        async def gone():
+            return labels not in (await page("/metrics"))[1]
+
+        await eventually(gone)

@@ -11,6 +11,7 @@ from typing import Final
 
 from bullpen.handling import outcomes
 from bullpen.handling.catalogue import Catalogue
+from bullpen.handling.execution import may_be_called_ahead
 from bullpen.handling.failures import Failure
 from bullpen.handling.registrations import Registration
 from bullpen.queue import records
@@ -46,6 +47,8 @@ class Terms:
     may_expire: bool
     is_plain: bool
     """Whether, as far as these are concerned, the handler may simply be called."""
+    is_quick: bool
+    """Whether it may be called ahead of the rest of an attempt (`bullpen.handling.execution.call_ahead`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class Admission:
             version=version,
             may_expire=may_expire,
             is_plain=registration is not None and registration.knows(version) and not may_expire,
+            is_quick=registration is not None and may_be_called_ahead(registration),
         )
 
 

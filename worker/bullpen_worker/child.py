@@ -38,7 +38,6 @@ from bullpen_worker.lines import Line
 from bullpen_worker.loading import load_handlers
 from bullpen_worker.logs import JobLog, LogSettings
 from bullpen_worker.processes import ProcessDied
-from bullpen_worker.recycling import Recycling
 from bullpen_worker.table import SlotTable
 
 REPORT_S: Final = 1.0
@@ -83,6 +82,10 @@ class Witness:
 
     def job_ended(self, end: JobEnd) -> None:
         """Count and log."""
+        if end.outcome == "completed" and end.run_ms is not None:  # most do
+            self.recorder.ran(end.name, "completed", end.wait_ms / 1000, end.run_ms / 1000)
+            self._log.ended(end.job_id, end.name, end.attempt, "completed", wait_ms=end.wait_ms, run_ms=end.run_ms)
+            return
         if end.run_ms is None:
             self.recorder.never_ran(end.name, end.outcome)
         else:
@@ -144,11 +147,7 @@ class Worker:
             return
         begin = self.begin
         facilities = Facilities(
-            self._catalogue.registrations,
-            self._slots,
-            redis=self._settings,
-            logs=LogSettings.from_json(begin.logs),
-            recycling=Recycling(begin.recycle_jobs, begin.recycle_bytes),
+            self._catalogue.registrations, self._slots, redis=self._settings, logs=LogSettings.from_json(begin.logs)
         )
         async with Clients(self._settings) as clients, facilities:
             self._facilities = facilities
@@ -266,7 +265,6 @@ class Worker:
 def _steer(engine: Engine, facilities: Facilities, message: Message) -> None:
     match message:
         case control.Concurrency(slots):
-            engine.table.follow()
             engine.concurrency = slots
             facilities.resize(slots)
         case control.Hold():

@@ -15,14 +15,14 @@ import contextvars
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from typing import Final
 
 from bullpen.handling.catalogue import Catalogue
 from bullpen.handling.contexts import ActiveJob, CancelReason, CancelScope
-from bullpen.handling.execution import Executors, run_attempt
+from bullpen.handling.execution import Executors, call_ahead, run_attempt
 from bullpen.handling.middleware import RunMiddleware
-from bullpen.handling.outcomes import Outcome
+from bullpen.handling.outcomes import Completed, Outcome
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.policy import QueuePolicy
 from bullpen.queue.records import StoredJob
@@ -266,31 +266,40 @@ class Engine:
         """Start a task with clean context variables."""
         return self._loop.create_task(work, context=self._context.copy())
 
+    def starts(self, run: Run) -> None:
+        """Tell that the job's handler is about to be called."""
+        self._hooks.job_started(run.stored.id, run.terms.name, run.attempt)
+
+    def call_ahead(self, run: Run) -> Completed | Awaitable[object] | None:
+        """Call the job's handler up to where it first waits, if it is one to be called so; else None."""
+        terms = run.terms
+        registration = terms.registration
+        if registration is None or not terms.is_quick or self._middleware:
+            return None
+        return call_ahead(registration, terms.name, run.stored.data, terms.version, self._result_bytes)
+
     def attempt(
-        self, run: Run, scope: CancelScope, task: asyncio.Task[None] | None
+        self, run: Run, scope: CancelScope, task: asyncio.Task[None] | None, begun: Awaitable[object] | None
     ) -> Coroutine[object, None, Outcome]:
-        """Run the job's handler once."""
+        """Run the job's handler once, or what `call_ahead` left of it."""
         stored, terms, fields = run.stored, run.terms, run.fields
         registration = terms.registration
         if registration is None:
             msg = f"job {stored.id} was admitted without a handler"
             raise RuntimeError(msg)
         timeout_ms = terms.settings.timeout_ms
-        attempt = run.attempt
-        now_ms = time.time_ns() // 1_000_000
-        starts = fields.get(b"ats", b"")
-        self._hooks.job_started(stored.id, terms.name, attempt)
+        now_ms = _now_ms()
         job = ActiveJob(
             stored.id,
             terms.name,
             self._queue,
             stored.data,
-            attempt,
+            run.attempt,
             terms.settings.retry,
             run.output,
             self._deps[registration.lifespan],
             terms.version,
-            int(starts) if starts.isdigit() else stored.attempts_started,
+            stored.attempts_started,
             stored.snoozes if b"bullpen:snoozes" in fields else 0,
             stored.priority if fields.get(b"priority") != b"0" else 0,
             run.timestamp,
@@ -301,7 +310,9 @@ class Engine:
             fields.get(b"progress"),
             scope,
         )
-        return run_attempt(registration, job, executors=self._executors, middleware=self._middleware, task=task)
+        return run_attempt(
+            registration, job, executors=self._executors, middleware=self._middleware, task=task, begun=begun
+        )
 
     async def schedule_next(self, stored: StoredJob, line: Line) -> None:
         """Write the next run of the scheduler that produced the job."""

@@ -1,11 +1,11 @@
 """What a slot, and the sending of its acks, need of the engine around them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Protocol
 
 from bullpen.handling.contexts import CancelScope
-from bullpen.handling.outcomes import Outcome
+from bullpen.handling.outcomes import Completed, Outcome
 from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ReplyError
 from bullpen_worker.acks import Ending
@@ -51,10 +51,16 @@ class Floor(Protocol):
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Start a task with clean context variables."""
 
+    def starts(self, run: Run) -> None:
+        """The job's handler is about to be called."""
+
+    def call_ahead(self, run: Run) -> Completed | Awaitable[object] | None:
+        """Call the job's handler up to where it first waits: its outcome, what is left to do, or None: all of it."""
+
     def attempt(
-        self, run: Run, scope: CancelScope, task: asyncio.Task[None] | None
+        self, run: Run, scope: CancelScope, task: asyncio.Task[None] | None, begun: Awaitable[object] | None
     ) -> Coroutine[object, None, Outcome]:
-        """Run the job's handler once, in this task."""
+        """Run the job's handler once, in this task, or what `call_ahead` left of it."""
 
     @property
     def left(self) -> Callable[[], None]:

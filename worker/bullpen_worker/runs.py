@@ -25,12 +25,14 @@ class Run:
     """
 
     __slots__ = (
+        "_line",
+        "_outbox",
+        "_output",
         "attempt",
         "deadline_ms",
         "fields",
         "id",
         "is_plain",
-        "output",
         "started",
         "stored",
         "terms",
@@ -46,11 +48,25 @@ class Run:
         self.attempt = stored.attempts_made + 1 if b"atm" in fields else 1
         raw = fields.get(b"timestamp", b"")
         self.timestamp = int(raw) if raw.isdigit() else stored.timestamp
-        self.output = JobOutput(outbox, job_id, line, terms.keep_logs)
+        self._output: JobOutput | None = None
+        self._outbox = outbox
+        self._line = line
         started = self.started = time.monotonic()
         timeout_ms = terms.settings.timeout_ms
         self.deadline_ms = int(started * 1000) + timeout_ms if timeout_ms else NO_DEADLINE
         self.is_plain = terms.is_plain and _TELLING.isdisjoint(fields) and len(job_id) <= LONGEST_ID
+
+    @property
+    def output(self) -> JobOutput:
+        """What the handler says of its job; made when it is first asked for, since most say nothing."""
+        if self._output is None:
+            self._output = JobOutput(self._outbox, self.id, self._line, self.terms.keep_logs)
+        return self._output
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the handler said something that is not sent yet."""
+        return self._output is not None and self._output.waiting
 
     def subject(self) -> Subject:
         """Give what an ack needs to know of the job."""

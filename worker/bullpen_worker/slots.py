@@ -19,13 +19,13 @@ import contextlib
 import contextvars
 import random
 import time
-import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Final
 
 from bullpen.handling import outcomes
 from bullpen.handling.contexts import CancelReason, CancelScope
+from bullpen.handling.execution import resumed
 from bullpen.handling.failures import Failure
 from bullpen.handling.outcomes import Outcome
 from bullpen.redis.failures import ConnectionLost, ReplyError
@@ -196,10 +196,15 @@ class Slot:
     def _begin(self, run: Run) -> Outcome | None:
         """Call the handler up to where it first waits; None when it does, else what became of it."""
         floor = self._floor
+        floor.starts(run)
+        begun = None if self.lock_lost else floor.call_ahead(run)
+        if begun.__class__ is outcomes.Completed:
+            floor.left()
+            return begun
         scope = self._scope = CancelScope()
         if self.lock_lost:  # while something was seen to
             scope.cancel(CancelReason.LOCK_LOST)
-        attempt = floor.attempt(run, scope, self.task)
+        attempt = floor.attempt(run, scope, self.task, begun)  # type: ignore[arg-type]  # as above
         try:
             waits_for = attempt.send(None)
         except StopIteration as done:
@@ -207,7 +212,7 @@ class Slot:
         except asyncio.CancelledError:
             outcome = _cancelled_itself(run)
         else:
-            self._rest = _rest(attempt, waits_for)
+            self._rest = resumed(attempt, waits_for)
             return None
         floor.left()
         self._scope = None
@@ -254,7 +259,7 @@ class Slot:
             outcome.__class__ is not outcomes.Completed
             or connection is None
             or self.lock_lost
-            or run.output.waiting
+            or run.has_words
             or not floor.wants_next()
         ):
             return await self._write(run, outcome, run_ms)
@@ -288,22 +293,6 @@ class Slot:
             await asyncio.sleep(0)
         while task.cancelling():
             task.uncancel()
-
-
-@types.coroutine
-def _rest(attempt: Coroutine[object, None, Outcome], waits_for: object) -> Generator[object, None, Outcome]:
-    """Await what is left of a coroutine that has begun."""
-    try:
-        while True:
-            try:
-                yield waits_for
-            except BaseException as error:  # noqa: BLE001 - a cancellation is the coroutine's own business
-                waits_for = attempt.throw(error)
-            else:
-                waits_for = attempt.send(None)
-    except StopIteration as done:
-        outcome: Outcome = done.value
-        return outcome
 
 
 def _cancelled_itself(run: Run) -> Outcome:

@@ -9,7 +9,8 @@ starts a task. No clock runs here: who sets a deadline cancels the scope when it
 import asyncio
 import inspect
 import random
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -60,12 +61,14 @@ async def run_attempt(
     executors: Executors,
     middleware: Sequence[RunMiddleware] = (),
     task: asyncio.Task[Any] | None = None,
+    begun: Awaitable[object] | None = None,
     now: Callable[[], datetime] = utc_now,
     rng: Callable[[], float] = random.random,
 ) -> Outcome:
     """Run one attempt and say what follows from it.
 
-    `task` is the one that awaits this, where the caller knows it (to find out costs Python 3.11 a system call).
+    `task` is the one that awaits this, where the caller knows it (to find out costs Python 3.11 a system call). `begun` is
+    what `call_ahead` left to do.
 
     `middleware` is the worker's, around that of the registration. `now` and `rng` decide absolute delays and jitter. What the
     handler raises never comes out of here, with three exceptions: KeyboardInterrupt on the event loop, GeneratorExit, and a
@@ -79,15 +82,13 @@ async def run_attempt(
         if scope.reason is not None:
             raise asyncio.CancelledError  # noqa: TRY301 - as if it had come a moment later
         scope.enter(None if registration.kind == "thread" else task)
-        if around or registration.kind != "async":
+        if begun is not None:
+            value = await begun
+        elif around or registration.kind != "async":
             context = registration.context(job)
             value = await _through(around, context, _innermost(registration, context, job, executors))
-        else:  # the quick way, for handlers that are quick
-            args, kwargs = registration.decode(job.data, job.version)
-            if registration.takes_context:
-                value = await registration.function(registration.context(job), *args, **kwargs)
-            else:
-                value = await registration.function(*args, **kwargs)
+        else:
+            value = await _call_async(registration, registration.context(job), job)
         outcome = _completed(registration, job, value)
     except (KeyboardInterrupt, GeneratorExit):
         raise
@@ -101,6 +102,53 @@ async def run_attempt(
         if scope.delivered and task is not None:
             task.uncancel()
     return outcome
+
+
+def may_be_called_ahead(registration: Registration) -> bool:
+    """Whether `call_ahead` is for this handler: an ``async def`` that takes no context and has no middleware."""
+    return registration.kind == "async" and not registration.takes_context and not registration.middleware
+
+
+def call_ahead(
+    registration: Registration, name: str, data: str | bytes, version: int, most_bytes: int | None
+) -> Completed | Awaitable[object]:
+    """Call the handler of a job of this name up to where it first waits, in the task that is to run the attempt.
+
+    Gives the outcome where it has ended well by then: an attempt of a quick handler, without the expense of all that attempts
+    may need. Else it gives what is left to do, also where that is to raise an error: give it to `run_attempt`.
+    """
+    try:
+        args, kwargs = registration.decode(data, version)
+        call = registration.function(*args, **kwargs)
+        if call.__class__ is not types.CoroutineType:
+            return cast("Awaitable[object]", call)
+        waits_for = call.send(None)
+    except StopIteration as done:
+        value = done.value
+    except BaseException as error:  # noqa: BLE001 - raised again where it counts
+        return _raising(error)
+    else:
+        return resumed(call, waits_for)
+    try:
+        return _result(registration, name, value, most_bytes)
+    except BaseException as error:  # noqa: BLE001 - as above
+        return _raising(error)
+
+
+@types.coroutine
+def resumed(begun: Coroutine[object, None, T], waits_for: object) -> Generator[object, None, T]:
+    """Await what is left of a coroutine that has begun, and waits for this."""
+    try:
+        while True:
+            try:
+                yield waits_for
+            except BaseException as error:  # noqa: BLE001 - a cancellation is the coroutine's own business
+                waits_for = begun.throw(error)
+            else:
+                waits_for = begun.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
 
 
 def run_in_process(
@@ -196,14 +244,21 @@ async def _call_process(registration: Registration, job: ActiveJob, executors: E
 def _completed(registration: Registration, job: ActiveJob, value: object) -> Outcome:
     if job.scope.reason is CancelReason.LOCK_LOST:
         return outcomes.LockLost()
+    return _result(registration, job.name, value, job.max_result_bytes)
+
+
+def _result(registration: Registration, name: str, value: object, most_bytes: int | None) -> Completed:
     text = registration.encode(value)
-    most = job.max_result_bytes
-    if most is not None and len(text) * 4 > most:  # a character is 4 bytes at most
+    if most_bytes is not None and len(text) * 4 > most_bytes:  # a character is 4 bytes at most
         size = len(text) if text.isascii() else len(text.encode())
-        if size > most:
-            what = f"it has {size} bytes of JSON, and limits.resultBytes allows {most}"
-            raise result_invalid(job.name, f"{what} (what the handler did is done, so it is not tried again)")
+        if size > most_bytes:
+            what = f"it has {size} bytes of JSON, and limits.resultBytes allows {most_bytes}"
+            raise result_invalid(name, f"{what} (what the handler did is done, so it is not tried again)")
     return Completed(text)
+
+
+async def _raising(error: BaseException) -> object:
+    raise error
 
 
 def _is_from_outside(task: "asyncio.Task[Any] | None", job: ActiveJob) -> bool:

@@ -117,6 +117,21 @@ def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     )
 
 
+def default_key(namespace: str, cache: Objects, *, cluster_wide: bool) -> Key | None:
+    """Give the connection that a JobQueue of this namespace has where it names none; None where there is no such one."""
+    found = _default(namespace, cache, cluster_wide=cluster_wide)
+    return None if isinstance(found, Refused) else key_of(found)
+
+
+def is_offered(key: Key, namespace: str, cache: Objects) -> bool:
+    """Say whether there is this connection, and JobQueues of this namespace may use it."""
+    obj = cache.get(*key)
+    if obj is None or key.kind == kinds.REDIS_CONNECTION:
+        return obj is not None
+    found = read_connection({**obj, "kind": key.kind.kind})
+    return not isinstance(found, Refused) and _selected(found, _labels(namespace, cache))
+
+
 # -- inside ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,161 @@
+"""How a Redis is set up, read in one round trip over the operator's own connection, and judged as conditions.
+
+No condition holds figures that change by themselves, so that a Redis at rest costs no write; and nothing that a server says
+of itself stands in one but a version number and the names of settings that we know.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bullpen.redis import findings
+from bullpen.redis.failures import ReplyError
+from bullpen.redis.findings import Finding, Observation, Status
+from bullpen.redis.wire import Reply, pack_command
+from bullpen_operator.conditions import Verdict
+from bullpen_operator.connections.pool import Redis, Trouble
+from bullpen_operator.connections.users import parse_info
+
+_SETTINGS: Final = ("maxmemory-policy", "maxmemory", "appendonly", "appendfsync", "save")
+_SCRIPT: Final = "cmsgpack.pack({1}) cjson.encode({1}) return 1"  # what BullMQ's scripts use
+_VERSION: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){1,3}")
+
+_REASONS: Final = {
+    "version": "TooOld",
+    "role": "NotPrimary",
+    "eviction": "Evicts",
+    "persistence": "NotPersistent",
+    "memory": "MemoryFull",
+    "scripts": "ScriptsRefused",
+}
+"""What is judged, worst first, and the reason where it is not as it has to be."""
+
+_SAID: Final = {
+    "version": "it is older than Redis 6.2: upgrade it, or take Valkey",
+    "role": "it is no primary that stands alone (a replica, a Sentinel, or a node of a cluster): name the primary",
+    "eviction": "maxmemory-policy is not noeviction: Redis removes jobs and locks when its memory is full; set it to noeviction",
+    "persistence": "nothing is written to disk, or not successfully: all jobs are gone when it restarts; set appendonly to yes, and "
+    "see its log",
+    "memory": "its memory is nearly full: it will refuse new jobs; give it more, or keep fewer finished jobs",
+    "scripts": "the account may not run scripts: allow it EVAL, EVALSHA and SCRIPT LOAD",
+}
+_WARNED: Final = {
+    "persistence": "snapshots alone, or without fsync: a crash loses what came since; appendonly yes with appendfsync everysec is safer",
+    "memory": "three quarters of its memory are used",
+}
+_UNREAD: Final = "the account may not read {names}: allow it INFO and CONFIG GET to have that looked at"
+
+_USELESS: Final = frozenset({"version", "role", "scripts"})
+"""Without these nothing works; the rest is dangerous, and works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was read off a Redis."""
+
+    findings: Mapping[str, Finding]
+    version: str = ""
+    may_manage_users: bool = True
+
+
+async def look(redis: Redis) -> Seen:
+    """Look at a Redis. Raises `RedisUnavailable`."""
+    commands = (
+        pack_command("INFO"),
+        pack_command("HELLO", 2),
+        pack_command("EVAL", _SCRIPT, 0),
+        pack_command("ACL", "USERS"),
+        *(pack_command("CONFIG", "GET", name) for name in _SETTINGS),
+    )
+    info, hello, script, users, *settings = await redis.exchange(b"".join(commands), len(commands))
+    fields = parse_info(info)
+    config: dict[str, str] = {}
+    for reply in settings:
+        config |= _pairs(reply)
+    seen = Observation(
+        info=fields or None,
+        hello=_pairs(hello) or None,
+        config=config or None,
+        script_error=str(script) if isinstance(script, ReplyError) else None,
+    )
+    found = {each.name: each for each in findings.judge(seen) if each.name in _REASONS}
+    return Seen(found, _version(fields, seen.hello or {}), not isinstance(users, ReplyError))
+
+
+def judge(
+    seen: Seen | None, trouble: Trouble | None, *, users: Literal["Managed", "Shared"], problem: Verdict | None = None
+) -> dict[str, Verdict]:
+    """Give the conditions of a connection. `problem`: why its spec cannot be used at all."""
+    if problem is not None:
+        unknown = Verdict("Unknown", "NotAsked", "Redis was not asked: see the condition Ready.")
+        return {"Ready": problem, "Reachable": unknown, "WellConfigured": unknown}
+    if trouble is not None:
+        unknown = Verdict("Unknown", "NotReachable", "Redis cannot be asked: see the condition Reachable.")
+        down = Verdict("False", trouble.reason, trouble.message)
+        return {"Ready": down, "Reachable": down, "WellConfigured": unknown}
+    if seen is None:
+        unknown = Verdict("Unknown", "NotAsked", "Redis was not asked yet.")
+        return {"Ready": unknown, "Reachable": unknown, "WellConfigured": unknown}
+    configured = _configured(seen)
+    return {
+        "Ready": _ready(seen, configured, users),
+        "Reachable": Verdict("True", "Answers", "Redis answers."),
+        "WellConfigured": configured,
+    }
+
+
+def _configured(seen: Seen) -> Verdict:
+    wrong = [name for name in _REASONS if _is_wrong(seen.findings.get(name))]
+    if wrong:
+        return Verdict("False", _REASONS[wrong[0]], _sentences(_SAID[name] for name in wrong))
+    unread = [name for name in _REASONS if (found := seen.findings.get(name)) and found.status is Status.UNKNOWN]
+    if unread:
+        return Verdict("Unknown", "NotReadable", _sentences([_UNREAD.format(names=", ".join(unread))]))
+    warned = [
+        text for name, text in _WARNED.items() if (found := seen.findings.get(name)) and found.status is Status.WARN
+    ]
+    text = "Version, eviction policy, persistence and memory are as they have to be."
+    return Verdict("True", "AsNeeded", f"{text} Worth knowing: {'; '.join(warned)}." if warned else text)
+
+
+def _is_wrong(found: Finding | None) -> bool:
+    if found is None:
+        return False
+    if found.name == "eviction":
+        return found.status in {Status.WARN, Status.FAIL}
+    # Without a file of any sort; snapshots alone are a warning.
+    nothing = found.name == "persistence" and found.status is Status.WARN and found.found == "none"
+    return nothing or found.status is Status.FAIL
+
+
+def _ready(seen: Seen, configured: Verdict, users: Literal["Managed", "Shared"]) -> Verdict:
+    useless = [name for name in _REASONS if name in _USELESS and _is_wrong(seen.findings.get(name))]
+    if useless:
+        return Verdict("False", _REASONS[useless[0]], _sentences(_SAID[name] for name in useless))
+    if users == "Managed" and not seen.may_manage_users:
+        text = "the account may not manage users: allow it ACL SETUSER, DELUSER, USERS, LOG and SAVE, or set spec.users to Shared"
+        return Verdict("False", "UsersRefused", _sentences([text]))
+    if configured.status == "False":
+        return Verdict("True", "Usable", "Redis can be used, and jobs may get lost: see the condition WellConfigured.")
+    return Verdict("True", "Usable", "Redis can be used.")
+
+
+def _sentences(parts: Iterable[str]) -> str:
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+
+
+def _version(info: Mapping[str, str], hello: Mapping[str, str]) -> str:
+    """Give name and version; a text of another form is not repeated."""
+    valkey = info.get("valkey_version") or (hello.get("version") if hello.get("server") == "valkey" else None)
+    text = valkey or info.get("redis_version") or hello.get("version") or ""
+    if not _VERSION.fullmatch(text):
+        return ""
+    return f"{'Valkey' if valkey else 'Redis'} {text}"
+
+
+def _pairs(reply: Reply) -> dict[str, str]:
+    if not isinstance(reply, list):
+        return {}
+    flat = [part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in reply]
+    return dict(zip(flat[::2], flat[1::2], strict=False))

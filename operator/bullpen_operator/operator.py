@@ -25,6 +25,7 @@ from bullpen_operator import metrics, probes
 from bullpen_operator.cache import REPLICA_MANAGERS, Cache, Change
 from bullpen_operator.cases import Parts
 from bullpen_operator.children import Children
+from bullpen_operator.connections.controller import Connections
 from bullpen_operator.connections.grants import Grants
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
@@ -93,6 +94,7 @@ class Operator:
         self._reconciler: Reconciler | None = None
         self._reporter: Reporter | None = None
         self._scaler: Scaler[RedisRef] | None = None
+        self._connections: Connections | None = None
         self.port = 0
         """Where the probes are served, once they are."""
 
@@ -120,6 +122,18 @@ class Operator:
                 parts, scaler = self._wire(redises, users)
                 tasks.create_task(scaler.run(), name="scaler")
                 tasks.create_task(users.run(), name="users")
+                self._connections = Connections(
+                    self.kube,
+                    self.cache,
+                    redises,
+                    parts.recorder,
+                    operator_namespace=self._settings.namespace,
+                    cluster_wide=self._settings.cluster_wide,
+                    leading=self.leads,
+                    now=_now,
+                    gone=self.metrics.redis_gone,
+                )
+                tasks.create_task(self._connections.run(), name="connections")
                 tasks.create_task(parts.reporter.run(), name="status")
                 tasks.create_task(parts.recorder.run(), name="events")
                 tasks.create_task(self._prepare_for_ever(parts), name="prepare")
@@ -256,6 +270,8 @@ class Operator:
         self.metrics.leading(leads=leads)
         if leads:
             self._prepare.set()
+            if self._connections is not None:
+                self._connections.look_at_all()
 
     def _heard(self, change: Change) -> None:
         """Say which JobQueues a change in the cluster concerns."""

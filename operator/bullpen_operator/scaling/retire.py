@@ -158,10 +158,7 @@ def plan(fleet: Fleet, desired: int) -> Plan:
     if not fleet.whole:
         # Whom an order would be for is not known; nor may a pod be taken away that might be at work.
         return Plan(replicas=desired if desired > fleet.replicas else None, waits="its workers cannot be read")
-    there = len(fleet.members)
-    # During a rollout there are more pods than replicas on purpose; who of them goes is the rollout's business.
-    to_go = max(0, (min(there, fleet.replicas) if fleet.rolling_out else there) - desired)
-    chosen = _choose(fleet, to_go)
+    chosen = _choose(fleet, _to_go(fleet, desired))
     retire, lift = _orders(fleet, chosen)
     ready_to_go = [member for member in chosen if member.may_go(fleet.now_ms)]
     replicas, waits = _number(fleet, desired, chosen, ready_to_go)
@@ -178,6 +175,19 @@ def plan(fleet: Fleet, desired: int) -> Plan:
         elif cost == COST and name not in keeps:
             costs[name] = None
     return Plan(retire=retire, lift=lift, costs=costs, replicas=replicas, waits=waits)
+
+
+def _to_go(fleet: Fleet, desired: int) -> int:
+    """Give how many are to hold orders.
+
+    A rollout waits for pods to be ready, and who retires is not: so while one goes on nobody retires, and the fleet shrinks
+    when it is over. Unless all are to go, or it is stuck: then it would be waited for in vain.
+    """
+    there = len(fleet.members)
+    if not fleet.rolling_out or desired == 0:
+        return max(0, there - desired)
+    # There are more pods than replicas on purpose now.
+    return max(0, min(there, fleet.replicas) - desired) if _stuck(fleet) else 0
 
 
 def _choose(fleet: Fleet, count: int) -> list[Member]:
@@ -219,10 +229,16 @@ def _number(
     excess = fleet.replicas - desired
     there = len(fleet.members)
     missing, doomed = max(0, fleet.replicas - max(there, fleet.present)), max(0, there - fleet.replicas)
-    if fleet.rolling_out and not _smaller_may_go(fleet):
-        return None, f"a rollout goes on; then {excess} of {fleet.replicas} pods go"
-    can_go = missing + max(0, len(ready_to_go) - doomed)
-    step = min(excess, can_go)
+    if fleet.rolling_out and desired == 0:
+        step = excess if len(ready_to_go) == there else 0
+    elif fleet.rolling_out:
+        if not chosen:
+            return None, f"a rollout goes on; then {excess} of {fleet.replicas} pods go"
+        # The Deployment's controller takes from each ReplicaSet in proportion, most from the larger.
+        smaller = {member.pod.name for member in _smallest(fleet)}
+        step = min(excess, sum(member.pod.name not in smaller for member in ready_to_go))
+    else:
+        step = min(excess, missing + max(0, len(ready_to_go) - doomed))
     busy = [member for member in chosen if member.busy]
     jobs = sum(member.busy for member in busy)
     waits = ""
@@ -232,16 +248,15 @@ def _number(
     return (fleet.replicas - step if step else None), waits
 
 
-def _smaller_may_go(fleet: Fleet) -> bool:
-    """Whether the pods of the smaller ReplicaSet may all go: a rollout that is stuck must not hold a fleet for ever.
+def _stuck(fleet: Fleet) -> bool:
+    """Whether the rollout goes nowhere: the pods of its smaller part do not even start."""
+    smallest = _smallest(fleet)
+    return bool(smallest) and all(member.worker is None and member.may_go(fleet.now_ms) for member in smallest)
 
-    The Deployment's controller takes from each ReplicaSet in proportion, so what goes with the larger one are pods that
-    may go as well: `ready_to_go` counts no others.
-    """
+
+def _smallest(fleet: Fleet) -> Sequence[Member]:
+    """Give the members of the smaller part of a rollout; none where only one part has pods yet."""
     revisions: dict[str, list[Member]] = {}
     for member in fleet.members:
         revisions.setdefault(member.pod.revision, []).append(member)
-    if len(revisions) < 2:
-        return False
-    smallest = min(revisions.values(), key=len)
-    return all(member.may_go(fleet.now_ms) for member in smallest)
+    return min(revisions.values(), key=len) if len(revisions) > 1 else ()

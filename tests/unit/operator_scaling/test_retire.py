@@ -146,15 +146,37 @@ def test_those_doomed_already_are_not_counted_twice():
     assert len(named(found)) == 1
 
 
-def test_a_rollout_is_waited_for_unless_its_smaller_part_may_go_whole():
-    old = [pod("a", revision="old"), pod("b", revision="old", ready=False)]
-    workers = [worker("a", 2), worker("b", 0, "retiring")]
-    new = pod("n", revision="new")
-    stuck = pod("n", revision="new", ready=False, started=False)
-    goes_on = plan(fleet([*old, new], [*workers, worker("n", 0)], order("b"), replicas=2, rolling_out=True), 1)
-    assert goes_on.replicas is None
-    assert "rollout" in goes_on.waits
-    assert plan(fleet([*old, stuck], workers, order("b"), replicas=3, rolling_out=True), 1).replicas == 1
+def rollout(old, new, *, busy=(), retired=(), replicas=None, starting=()):
+    """Pods of two templates; whoever is retired is idle, holds an order, and is not ready."""
+    pods = [pod(name, revision="old", ready=name not in retired) for name in old]
+    pods += [
+        pod(name, revision="new", ready=name not in {*retired, *starting}, started=name not in starting) for name in new
+    ]
+    names = [name for name in (*old, *new) if name not in starting]
+    workers = [worker(name, int(name in busy), "retiring" if name in retired else "working") for name in names]
+    orders = {key: value for name in retired for key, value in order(name).items()}
+    return fleet(pods, workers, orders, replicas=len(pods) if replicas is None else replicas, rolling_out=True)
+
+
+def test_nobody_retires_while_a_rollout_goes_on_and_who_has_works_again():
+    found = plan(rollout("ab", "cd", retired="b", replicas=3), 1)
+    assert found.replicas is None
+    assert found.retire == {}
+    assert found.lift == ("b@0123456789ab",)
+    assert found.waits == "a rollout goes on; then 2 of 3 pods go"
+
+
+def test_a_rollout_is_not_waited_for_when_all_are_to_go():
+    assert named(plan(rollout("a", "bcd", replicas=3), 0)) == {"a", "b", "c", "d"}
+    assert plan(rollout("a", "bcd", retired="bcd", replicas=3), 0).replicas is None, "one still takes jobs"
+    assert plan(rollout("a", "bcd", retired="abcd", replicas=3), 0).replicas == 0
+
+
+def test_a_rollout_that_is_stuck_does_not_hold_a_fleet_for_ever():
+    assert named(plan(rollout("abc", "d", starting="d", busy="a", replicas=3), 1)) <= {"a", "b", "c"}
+    found = plan(rollout("abc", "d", starting="d", busy="a", retired="bc", replicas=3), 1)
+    assert found.replicas in (1, 2)
+    assert found.replicas != 1 or not {"a"} & named(found)
 
 
 def test_workers_that_cannot_be_read_are_left_alone():

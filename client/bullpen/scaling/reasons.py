@@ -35,3 +35,5 @@ class Reason(StrEnum):
     BUSY_PODS = "BusyPods"
     """Pods that run jobs are not taken away."""
     PODS_CANNOT_START = "PodsCannotStart"
+    ROLLOUT = "Rollout"
+    """Nobody retires while a rollout goes on; the operator's own, not `decide`'s."""

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from bullpen.cron import CronInvalid
 from bullpen.queue.observation import Reading
-from bullpen.scaling import Decision
+from bullpen.scaling import Decision, Limited, Reason
 from bullpen.scaling.decide import LOOK_AGAIN_MS
 from bullpen.scaling.observation import FIRST_STARTUP_MS
 from bullpen_operator.kube.kinds import Object
@@ -122,6 +122,9 @@ class Charge(Generic[Ref]):
         self.decision = decision
         todo = self._todo(workforce, decision, now_ms)
         self._plan_next(decision, todo, workforce.fleet, now_ms)
+        if todo.plan.held:
+            held = Limited(Reason.ROLLOUT, todo.target.replicas, todo.plan.waits)
+            decision = replace(decision, limited=(*decision.limited, held))
         notes = [todo.plan.waits, pods.unschedulable(workforce.pods)]
         self._settle(
             decision,

@@ -147,6 +147,8 @@ class Plan:
     """What to set the target to; None to leave it."""
     waits: str = ""
     """What the shrink waits for, in words; empty when it waits for nothing."""
+    held: bool = False
+    """It waits for a rollout, which may take long."""
 
 
 def plan(fleet: Fleet, desired: int) -> Plan:
@@ -174,7 +176,8 @@ def plan(fleet: Fleet, desired: int) -> Plan:
             costs[name] = COST
         elif cost == COST and name not in keeps:
             costs[name] = None
-    return Plan(retire=retire, lift=lift, costs=costs, replicas=replicas, waits=waits)
+    held = fleet.rolling_out and replicas is None and desired < fleet.replicas
+    return Plan(retire=retire, lift=lift, costs=costs, replicas=replicas, waits=waits, held=held)
 
 
 def _to_go(fleet: Fleet, desired: int) -> int:

@@ -268,6 +268,18 @@ def test_what_is_shown_says_what_the_shrink_waits_for():
     assert charge.state.message.endswith("1 of 2 pods retire: 1 of them still run 2 jobs")
 
 
+def test_a_rollout_that_holds_the_number_is_a_limit():
+    charge = Charge(unit("mail", ScalingPolicy(max_replicas=5)))
+    charge.memory = Memory(History(replicas=2, decided_ms=NOW - 1))
+    old = pod("a")
+    new = pod("b")
+    new["metadata"]["labels"]["pod-template-hash"] = "b"
+    todo(charge, [old, new], roll(a=1, b=0), active=1)
+    assert charge.state.desired == 1
+    assert charge.state.limited[-1].reason == "Rollout"
+    assert "a rollout goes on; then 1 of 2 pods go" in charge.state.message
+
+
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5), st.integers(0, 90_000), st.booleans()), max_size=30))
 def test_however_clocks_jump_a_decision_comes_and_stays_in_bounds(steps):
     charge = Charge(unit("mail", ScalingPolicy(max_replicas=4)))

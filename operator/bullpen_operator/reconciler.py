@@ -240,14 +240,17 @@ class Reconciler:
         )
 
     def _is_free(self, place: Place, namespace: str, name: str) -> bool:
-        """Whether a JobQueue of this cluster, said to own the queue, is no more, or has its queue elsewhere now."""
+        """Whether a JobQueue of this cluster, said to own the queue, is no more, or has a queue of another name now.
+
+        One on another connection proves nothing: two connections may lead to the same Redis.
+        """
         if not self._settings.cluster_wide and namespace not in self._settings.namespaces:
             return False
         key = Key(kinds.JOBQUEUE, namespace, name)
         if self._parts.cache.find(key) is None:
             return True
         theirs = self._places.get(key)
-        return theirs is not None and (theirs.found.ref, theirs.keys) != (place.found.ref, place.keys)
+        return theirs is not None and theirs.keys != place.keys
 
     def _notice_replicas(self, case: Case) -> None:
         """Tell whoever sets `replicas` where nobody reads them."""

@@ -17,6 +17,7 @@ import pytest
 from tests.support import requirements
 from tests.support.e2e import images, manifests
 from tests.support.e2e.load import Toolbox
+from tests.support.e2e.queues import LoadQueue
 from tests.support.e2e.release import NAMESPACE, Release
 from tests.support.e2e.shells import Helm, Kubectl
 from tests.support.kubernetes import binaries
@@ -155,7 +156,8 @@ def namespace(api: Api, kubectl: Kubectl, request: pytest.FixtureRequest) -> Ite
 def look(kubectl: Kubectl, namespace: str) -> None:
     """Print what a person would look at first."""
     for command in (
-        ("get", "pods,deployments,jobqueues,events", "-n", namespace, "-o", "wide"),
+        ("get", "pods,replicasets,deployments,jobqueues", "-n", namespace),
+        ("get", "events", "-n", namespace, "--field-selector", "type=Warning"),
         ("get", "jobqueues", "-n", namespace, "-o", "yaml"),
         ("get", "pods", "-n", NAMESPACE, "-o", "wide"),
         ("logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator", "--tail=15", "--prefix"),
@@ -175,6 +177,20 @@ def ready(kubectl: Kubectl) -> Callable[..., None]:
             kubectl("rollout", "status", "-n", namespace, name, f"--timeout={timeout}s", timeout=timeout + 10)
 
     return wait
+
+
+@pytest.fixture
+def make_queue(api: Api, namespace: str, release: Release, ready: Callable[..., None]) -> Callable[..., LoadQueue]:
+    """Make the JobQueue `load` with this spec, and an application in its namespace that mounts its binding."""
+
+    def make(**spec: object) -> LoadQueue:
+        queue = LoadQueue(api, namespace)
+        binding = queue.create(**spec)
+        api.create(manifests.toolbox(namespace, {}, binding=binding))
+        ready(namespace, "deploy/toolbox")
+        return queue
+
+    return make
 
 
 @pytest.fixture

@@ -98,6 +98,9 @@ def type_name(declared: object) -> str:
 # -- JSON as it is -----------------------------------------------------------
 
 
+_CONTAINERS: Final = (dict, list, tuple)
+
+
 def encode_json(value: object) -> str:
     """Write a JSON value, compact. Tuples are arrays. Raises `Misfit` that says where what is no JSON."""
     if value is None:
@@ -187,12 +190,18 @@ def _is_unicode(text: str) -> bool:
 
 
 def _has_text_keys(value: object) -> bool:  # json.dumps writes {1: 2} as {"1": 2}, silently
+    items: Iterable[object] = ()
     if isinstance(value, dict):
-        return all(type(key) is str or isinstance(key, str) for key in value) and all(
-            _has_text_keys(item) for item in value.values() if isinstance(item, dict | list | tuple)
-        )
-    if isinstance(value, list | tuple):
-        return all(_has_text_keys(item) for item in value if isinstance(item, dict | list | tuple))
+        for key in value:
+            if not isinstance(key, str):
+                return False
+        items = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    # Loops, not generators: every payload and every result comes here.
+    for item in items:  # noqa: SIM110
+        if isinstance(item, _CONTAINERS) and not _has_text_keys(item):
+            return False
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bullpen.redis.settings import RedisSettings
+from bullpen_worker import supervisor, vitality
 from bullpen_worker.config import WorkerConfig
 from bullpen_worker.logs import LogSettings
 from bullpen_worker.supervisor import Supervisor
@@ -171,3 +173,29 @@ async def test_a_worker_that_can_start_no_process_ends(lab, caplog):
     )
     assert await Supervisor(config, command=("/no/such/program",)).run() == 1
     assert "no child can be started" in caplog.text
+
+
+async def test_a_child_that_does_not_fetch_is_ended_and_another_does_its_work(lab, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(vitality, "FETCH_MS", 1_000)
+    monkeypatch.setattr(supervisor, "_DEAF_FOR_S", 0.5)
+    marker = tmp_path / "deaf"
+    marker.touch()
+    monkeypatch.setenv("CHAOS_DEAF", str(marker))
+    monkeypatch.setenv("CHAOS_REDIS", lab.server.url)
+    job = await asyncio.to_thread(lab.client.enqueue, jobs.sleep.job(0))
+    worker = Supervisor(
+        WorkerConfig(
+            queue="chaos",
+            handlers=("tests.chaos.deaf",),
+            redis=RedisSettings.from_url(lab.server.url),
+            log=LogSettings("chaos", "w"),
+        )
+    )
+    running = asyncio.create_task(worker.run())
+    assert await asyncio.to_thread(job.result, timeout="40s") == "slept"
+    worker.stop(0)
+    assert await running == 0
+    assert not marker.exists()
+    assert "it has free slots and has not fetched for 1 s" in caplog.text
+    assert caplog.text.count("has ended (deaf") == 1
+    assert lab.job(job.id)["atm"] == "1"

@@ -27,6 +27,8 @@ class End(enum.Enum):
     """We ended it: a job in it was past its timeout."""
     DEADLINE = "deadline"
     """We ended it: it did not stop in time."""
+    DEAF = "deaf"
+    """We ended it: it had free slots, and did not fetch."""
     BROKEN = "broken"
     """Our own code in it failed, and said so."""
     CRASHED = "crashed"
@@ -52,6 +54,7 @@ class Child:
     away: int = 0
     broken: bool = False
     stopping: bool = False
+    deaf_since: float | None = None
     killed: End | None = None
     guilty: list[SlotView] = field(default_factory=list)
 

@@ -15,6 +15,7 @@ from bullpen_worker.templates import Templates
 BLOCK_S: Final = 10
 """How long Redis keeps one wait open."""
 
+_ANSWER_S: Final = 5.0
 _SLACK_S: Final = 2  # an idle Redis ends a wait late
 _REFUSED_PAUSE_S: Final = 0.5
 
@@ -54,7 +55,8 @@ class MarkerLine:
         connection = await self._link.ready()
         if self._client_id is None or self._client_id[0] is not connection:
             try:
-                number = await connection.call(pack_command("CLIENT", "ID"))
+                # With an end of its own, as this connection has no other: a link that is cut without a word stays mute.
+                number = await connection.answer(pack_command("CLIENT", "ID"), within=_ANSWER_S)
             except ReplyError:
                 number = 0
             self._client_id = (connection, number) if isinstance(number, int) and number else None

@@ -50,6 +50,7 @@ STARTS: Final = 3
 _WATCH_S: Final = 0.25
 _ROWS: Final = 128
 _SETTLED_S: Final = 10.0
+_DEAF_FOR_S: Final = 5.0  # a child whose slots were all busy for long has just not said yet that it fetches
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
 _LAST_WORDS_S: Final = 1.0
@@ -178,10 +179,9 @@ class Supervisor:
     def health(self) -> Verdict:
         """Answer ``/healthz``."""
         now_ms = time.monotonic_ns() // 1_000_000
-        up = self._custody.up_seconds
         return vitality.health(
             [child.vitals(now_ms, self.config.kill_grace_ms) for child in self._children],
-            redis_up_ms=None if up is None else int(up * 1000),
+            redis_up_ms=self._redis_up_ms,
             holds=self._holds or self._stopping,
         )
 
@@ -223,10 +223,28 @@ class Supervisor:
                     )
                     child.guilty = guilty
                     child.kill(End.OVERDUE)
+                self._judge_hearing(child, now_ms)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill_all(End.DEADLINE)
             self._measure(now_ms)
             await asyncio.sleep(_WATCH_S)
+
+    def _judge_hearing(self, child: Child, now_ms: int) -> None:
+        """End a child that stays deaf: whatever it is, another one hears. What it ran goes back, unspent."""
+        vitals = child.vitals(now_ms, self.config.kill_grace_ms)
+        if not vitality.is_deaf(vitals, redis_up_ms=self._redis_up_ms, holds=self._holds or self._stopping):
+            child.deaf_since = None
+        elif child.deaf_since is None:
+            child.deaf_since = time.monotonic()
+        elif time.monotonic() - child.deaf_since > _DEAF_FOR_S and child.killed is None:
+            seconds = vitals.fetch_ms // 1000
+            logger.error("child %s is ended: it has free slots and has not fetched for %s s", child.serial, seconds)
+            child.kill(End.DEAF)
+
+    @property
+    def _redis_up_ms(self) -> int | None:
+        up = self._custody.up_seconds
+        return None if up is None else int(up * 1000)
 
     def _measure(self, now_ms: int) -> None:
         self.metrics.slots = self._concurrency

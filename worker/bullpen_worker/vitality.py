@@ -1,7 +1,8 @@
 """Whether a worker is alive and ready, judged from what its children last showed. Pure; times are in milliseconds.
 
 A child whose event loop stands still is not dead when a handler in it holds the GIL within its time: the supervisor ends it
-when that time is over. What kills silently is a child that is connected, has free slots, and does not fetch.
+when that time is over. What kills silently is a child that is connected, has free slots, and does not fetch; the supervisor ends
+one that stays so, since outside of Kubernetes nobody else would.
 """
 
 from collections.abc import Iterable
@@ -47,13 +48,17 @@ def health(children: Iterable[Vitals], *, redis_up_ms: int | None, holds: bool) 
             return Verdict(
                 ok=False, text=f"the event loop of child {child.serial} has stood still for {child.beat_ms // 1000} s"
             )
-        wants = not holds and child.busy < child.slots and child.beat_ms <= BEAT_MS
-        deaf = redis_up_ms is not None and min(redis_up_ms, child.fetch_ms) > FETCH_MS
-        if wants and deaf:
+        if is_deaf(child, redis_up_ms=redis_up_ms, holds=holds):
             return Verdict(
                 ok=False, text=f"child {child.serial} has free slots and has not fetched for {child.fetch_ms // 1000} s"
             )
     return Verdict(ok=True, text="alive")
+
+
+def is_deaf(child: Vitals, *, redis_up_ms: int | None, holds: bool) -> bool:
+    """Say whether the child should be fetching, could be, and is not."""
+    wants = child.ready and not holds and child.busy < child.slots and child.beat_ms <= BEAT_MS
+    return wants and redis_up_ms is not None and min(redis_up_ms, child.fetch_ms) > FETCH_MS
 
 
 def readiness(*, started: bool, connected: bool, stopping: bool, retiring: bool, busy: int) -> Verdict:

@@ -51,6 +51,13 @@ class ConnectFailed(errors.BullpenError):
     """No connection could be made; the message says where and why."""
 
 
+class LinkDied(errors.BullpenError):
+    """What keeps a link has failed by an error that nobody foresaw: it will not connect again.
+
+    No `ConnectFailed`, which those who are patient wait out: to wait for this one would be to wait in silence, for ever.
+    """
+
+
 class AuthenticationRefused(ConnectFailed):
     """Redis refused the user name or password, or asks for one that the settings do not give."""
 

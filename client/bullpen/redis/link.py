@@ -20,7 +20,7 @@ from typing import Final, Self
 from bullpen import errors
 from bullpen.queue.lua import Script
 from bullpen.redis import failures, handshake
-from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
+from bullpen.redis.failures import ConnectFailed, ConnectionLost, LinkDied, ReplyError
 from bullpen.redis.limits import ReplyLimits
 from bullpen.redis.settings import ConfiguredEndpoints, Endpoints, RedisSettings
 from bullpen.redis.wire import Connection, Reply, pack_command
@@ -292,7 +292,9 @@ class Link:
                     task = self._task
                     if task is None or task.done():
                         msg = f"the link to Redis at {self._where} is not running"
-                        raise ConnectFailed(msg) from _death(task)
+                        if (death := _death(task)) is not None:
+                            raise LinkDied(msg) from death
+                        raise ConnectFailed(msg)
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:

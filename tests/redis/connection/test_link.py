@@ -10,7 +10,7 @@ from bullpen import embedded
 from bullpen.errors import EnqueueUncertain, RedisUnavailable
 from bullpen.queue import lua
 from bullpen.redis import link as links
-from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError, ReplyTimeout
+from bullpen.redis.failures import ConnectFailed, ConnectionLost, LinkDied, ReplyError, ReplyTimeout
 from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import pack_command
@@ -371,6 +371,6 @@ async def test_who_waits_for_a_link_that_died_is_told(own):
     async with Link(Broken(), patient=True) as link:
         waiting = [asyncio.create_task(link.ready()) for _ in range(3)]
         for each in waiting:
-            with pytest.raises(ConnectFailed, match="not running") as raised:
+            with pytest.raises(LinkDied, match="not running") as raised:
                 await asyncio.wait_for(each, 5)
             assert "a bug" in repr(raised.value.__cause__)

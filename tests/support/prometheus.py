@@ -46,6 +46,14 @@ class Prometheus:
             return [({}, float(result[1]))]
         return [(series["metric"], float(series["value"][1])) for series in result]
 
+    def rules(self) -> dict[str, str]:
+        """Give the rules that could not be evaluated, and why."""
+        groups = self._get("/api/v1/rules")["groups"]
+        assert groups, "no rules are loaded"
+        return {
+            rule["name"]: rule["lastError"] for group in groups for rule in group["rules"] if rule["health"] == "err"
+        }
+
     def wait(self, expression: str, *, seconds: float = 30.0) -> list[Sample]:
         """Wait until an expression gives something."""
         until = time.monotonic() + seconds

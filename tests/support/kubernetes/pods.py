@@ -22,12 +22,12 @@ from tests.support.kubernetes.processes import free_ports
 @contextlib.asynccontextmanager
 async def following(
     api: Api, namespace: str, jobqueue: str, environment: Mapping[str, str], folder: Path
-) -> AsyncIterator[None]:
+) -> AsyncIterator["Pods"]:
     """Play the node for this JobQueue's pods as long as the context lasts; `environment` is the workers', logs are in `folder`."""
     pods = Pods(api, namespace, jobqueue, environment, folder)
     task = asyncio.create_task(pods.run())
     try:
-        yield
+        yield pods
         if task.done():
             task.result()
     finally:
@@ -75,6 +75,11 @@ class Pods:
         while True:
             await asyncio.to_thread(self._follow)
             await asyncio.sleep(0.1)
+
+    @property
+    def ready(self) -> list[str]:
+        """Where the workers that are ready serve probes and metrics, host:port each."""
+        return [container.probes for container in self._containers.values() if container.ready]
 
     def close(self) -> None:
         """End all workers."""

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.redis.conformance import sides
-from tests.redis.conformance.scenarios import SCENARIOS, Scenario
+from tests.redis.conformance.playing import Scenario
+from tests.redis.conformance.scenarios import SCENARIOS
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

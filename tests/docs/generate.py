@@ -17,7 +17,13 @@ from pydantic.fields import FieldInfo
 
 from bullpen import durations
 from bullpen.api import explain
-from bullpen.api.v1alpha1 import ClusterRedisConnectionSpec, JobQueueSpec, RedisConnectionSpec
+from bullpen.api.v1alpha1 import (
+    ClusterRedisConnectionSpec,
+    ConnectionStatus,
+    JobQueueSpec,
+    JobQueueStatus,
+    RedisConnectionSpec,
+)
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "jobqueue.md"
@@ -38,7 +44,7 @@ OPERATOR = (
     "alerts",
     "deletion",
 )
-"""What only the operator reads, which is not here yet; local mode has no use for it."""
+"""What takes effect on Kubernetes; local mode has no use for it."""
 
 NOTES = {
     "priorities.unprioritized": "Workers do that every `recovery.checkInterval`; a job that starts before is served first.",
@@ -52,9 +58,9 @@ HEAD = """# JobQueue in YAML
 
 *Made from the models by `make docs`; the texts stand in `client/bullpen/api/v1alpha1`.*
 
-A JobQueue declares a queue: how its jobs are run, who runs them, and how their number follows the work. `bullpen dev`
-reads it on a laptop ([local mode](../how-to/local-mode.md)); the same file is written for the operator. The least that
-works:
+A JobQueue declares a queue: how its jobs are run, who runs them, and how their number follows the work. The same file is for
+the operator on Kubernetes and for `bullpen dev` on a laptop ([local mode](../how-to/local-mode.md)). In a cluster
+`kubectl explain jobq.spec.scaling` says what stands here. The least that works:
 
 ```yaml least.yaml
 apiVersion: bullpen.dev/v1alpha1
@@ -106,21 +112,28 @@ How values are written:
 - A field that is left out and has no default is *absent*, which is a value of its own.
 - Unknown fields are errors, with a hint where one was mistyped.
 
-A field marked *operator* is for Kubernetes: it is read and checked today, and takes effect with the operator, which is not
-here yet. One marked *nothing yet* has no effect anywhere so far; `bullpen check` and `bullpen dev` warn of it.
+A field marked *operator* takes effect on Kubernetes alone. One marked *nothing yet* has no effect anywhere so far;
+`bullpen check` and `bullpen dev` warn of it, and the operator says `NotYet`.
+
+Mistakes are refused where they are made: by the API server, in the words that `bullpen check` has for them. What no API server
+can know (whether a cron expression ever comes, a time zone, a `payloadSchema`) is said by `bullpen check`, and in the cluster by
+`Ready=False`, while the last good spec keeps running. Defaults are filled in when the object is stored, but not within the
+entries of lists. `null` is the same as absent to an API server, and a mistake to `bullpen check`.
 
 ## metadata
 
-`name` is a DNS label of at most 45 characters, and the queue's name in Redis unless `spec.queueName` says otherwise.
+`name` is a DNS label of at most 45 characters, and the queue's name in Redis unless `spec.queueName` says otherwise. The
+queue's name cannot be changed: another queue is another JobQueue.
 `namespace`, `labels` and `annotations` are Kubernetes' own; local mode has no use for them.
 """
 
 CONNECTIONS = """
 ## Redis connections
 
-`RedisConnection` (of a namespace) and `ClusterRedisConnection` (offered by the platform) say where a Redis is. They are
-for the operator: `bullpen check` checks them, nothing else reads them yet. Local mode, clients and workers take their
-Redis from the [environment](configuration.md#redis).
+`RedisConnection` (of a namespace) and `ClusterRedisConnection` (offered by the platform to the namespaces it selects) say where a
+Redis is; the operator reads them ([offer Redis to teams](../how-to/offer-redis.md)). Local mode has no use for them: it, clients and
+workers take their Redis from the [environment](configuration.md#redis). One connection of a namespace, and one of the
+cluster, may be the default: its annotation `bullpen.dev/default` is `"true"`.
 
 ```yaml redis.yaml
 apiVersion: bullpen.dev/v1alpha1
@@ -133,9 +146,20 @@ spec:
     password: {secretKeyRef: {name: redis-shop, key: password}}
 ```
 
+```yaml offered.yaml
+apiVersion: bullpen.dev/v1alpha1
+kind: ClusterRedisConnection
+metadata: {name: shared, annotations: {bullpen.dev/default: "true"}}
+spec:
+  endpoints: ["rediss://redis.infra.svc:6379/0"]
+  auth: {username: {value: bullpen}, password: {secretKeyRef: {name: redis, key: password}}}
+  allowedNamespaces: {selector: {matchLabels: {bullpen.dev/redis: shared}}}
+  limits: {connections: 2000}
+```
+
 ```console
-$ bullpen check redis.yaml
-1 object checked: 0 errors, 0 warnings
+$ bullpen check redis.yaml offered.yaml
+2 objects checked: 0 errors, 0 warnings
 ```
 """
 
@@ -157,7 +181,27 @@ def page() -> str:
         if name in own
         for section in _nested(ClusterRedisConnectionSpec, info, (_alias(name, info),), _OFFERED, 3)
     ]
+    parts += _status("JobQueue: status", JobQueueStatus, level=2)
+    parts += _status("Redis connections: status", ConnectionStatus, level=2)
     return "".join(parts)
+
+
+def _status(title: str, model: type[BaseModel], level: int) -> Iterator[str]:
+    """What the operator writes: fields and their meaning; nobody else sets them."""
+    yield f"\n{'#' * level} {title}\n\n{_doc(model)}\n\n| field | meaning |\n|---|---|\n"
+    for path, info in _fields_below(model, ()):
+        yield f"| `{_dotted(path)}` | {_cell(info.description or '')} |\n"
+
+
+def _fields_below(
+    model: type[BaseModel], path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], FieldInfo]]:
+    for name, info in model.model_fields.items():
+        at = (*path, _alias(name, info))
+        inner, is_list = _model_of(info)
+        yield at, info
+        if inner is not None:
+            yield from _fields_below(inner, (*at, 0) if is_list else at)
 
 
 def _sections(
@@ -278,15 +322,7 @@ def _cell(text: str) -> str:
 def fields() -> set[str]:
     """Give every field below a JobQueue's spec, as this module writes them."""
 
-    def below(model: type[BaseModel], path: tuple[str | int, ...]) -> Iterator[str]:
-        for name, info in model.model_fields.items():
-            at = (*path, _alias(name, info))
-            yield _dotted(at)
-            inner, is_list = _model_of(info)
-            if inner is not None:
-                yield from below(inner, (*at, 0) if is_list else at)
-
-    return set(below(JobQueueSpec, ()))
+    return {_dotted(path) for path, _ in _fields_below(JobQueueSpec, ())}
 
 
 def example_with(field: str) -> str:

@@ -1,12 +1,9 @@
-"""What the operator costs with 1,000 JobQueues when nothing happens, and when 200 of them are busy; restart and failover.
+"""What the operator costs with 1,000 JobQueues when nothing happens, and when 200 of them are busy; restart and failover."""
 
-`python -m tests.bench.footprint [QUEUES] [SECONDS]`: 5,000 queues are for `make prove`; the quiet time is 5 minutes, or as told.
-"""
-
+import argparse
 import asyncio
 import os
 import signal
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -45,9 +42,18 @@ class Sample:
         return cls(time.monotonic(), operator, cpu, int(info["total_reads_processed"]))
 
 
-def measure(found: report.Report, log: IO[bytes], *, queues: int = QUEUES, seconds: float = QUIET_SECONDS) -> None:
-    """Run all of it."""
-    with herd.running(queues, log) as town:
+def measure(
+    found: report.Report,
+    log: IO[bytes],
+    *,
+    queues: int = QUEUES,
+    seconds: float = QUIET_SECONDS,
+    prefer: bool = False,
+) -> None:
+    """Run all of it; see `Herd.prefer`."""
+    with herd.running(queues, log, zeroAfter="5s") as town:
+        if prefer:
+            town.prefer()
         quiet(found, town, seconds, megabytes=200 if queues <= QUEUES else 450)
         if queues <= QUEUES:
             busy(found, town)
@@ -89,7 +95,7 @@ def busy(found: report.Report, town: Herd) -> None:
     with town.plain as plain:
         for name in town.names[-BUSY:]:
             plain.delete(f"bull:{name}:wait")
-    herd.settle(town, calm_seconds=10.0, within=600)
+    herd.settle(town, calm_seconds=20.0, within=600)
 
 
 def restart(found: report.Report, town: Herd, log: IO[bytes]) -> None:
@@ -163,14 +169,15 @@ def _percent(share: float) -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queues", type=int, default=QUEUES, help=f"{LARGE} for the large herd")
+    parser.add_argument("--seconds", type=float, default=QUIET_SECONDS, help="how long nothing happens")
+    parser.add_argument("--prefer", action="store_true", help="run before all else on this machine; needs root")
+    parser.add_argument("--log", default="/dev/null", help="where the operator's log goes")
+    told = parser.parse_args()
     figures = report.Report()
     try:
-        with open("/dev/null", "wb") as nowhere:  # noqa: PTH123 - a device
-            measure(
-                figures,
-                nowhere,
-                queues=int(sys.argv[1]) if len(sys.argv) > 1 else QUEUES,
-                seconds=float(sys.argv[2]) if len(sys.argv) > 2 else QUIET_SECONDS,
-            )
+        with open(told.log, "wb") as out:  # noqa: PTH123 - may be a device
+            measure(figures, out, queues=told.queues, seconds=told.seconds, prefer=told.prefer)
     finally:
         figures.print("Footprint")

@@ -141,8 +141,8 @@ def jobqueue(name: str, **scaling: object) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(queues: int, log: IO[bytes], *, lead: bool = True) -> Iterator[Herd]:
-    """Start it all and wait until the operator has nothing to do any more."""
+def running(queues: int, log: IO[bytes], **scaling: object) -> Iterator[Herd]:
+    """Start it all, each JobQueue with this `scaling`, and wait until the operator has nothing to do any more."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(apiserver.start(folder))
@@ -162,7 +162,7 @@ def running(queues: int, log: IO[bytes], *, lead: bool = True) -> Iterator[Herd]
         )
         names = [f"queue-{number:04}" for number in range(queues)]
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda name: api.create(jobqueue(name)), names))
+            list(pool.map(lambda name: api.create(jobqueue(name, **scaling)), names))
         probes = _free_port()
         process = stack.enter_context(operator(server, probes, log))
         herd = Herd(server, store, names, Audit(server.audit_log), process, probes, time.monotonic())

@@ -34,8 +34,17 @@ class Memory:
         """What of it is worth a write when it changes: not what moves with the clock alone."""
         history = self.history
         learned = None if history.run_ms is None else f"{history.run_ms:.1e}"
-        lately = (history.highs, history.lows, history.changes, history.wanted_ms, history.age_floor)
-        return (*lately, learned, self.startup_ms)
+        # The last recommendation is of now, and says by its number alone whether anything is new.
+        lately = [(marks[:-1], [mark.replicas for mark in marks[-1:]]) for marks in (history.highs, history.lows)]
+        return (
+            lately,
+            history.changes,
+            history.replicas,
+            history.wanted_ms,
+            history.age_floor,
+            learned,
+            self.startup_ms,
+        )
 
     def to_json(self) -> str:
         """Write it."""

@@ -36,7 +36,7 @@ Ref = TypeVar("Ref")
 Ref_contra = TypeVar("Ref_contra", contravariant=True)
 
 FIND_AGAIN_SECONDS: Final = 5.0
-LEAD_SECONDS: Final = 0.5
+LEAD_SECONDS: Final = 0.2
 REMEMBER_EVERY_MS: Final = 10_000
 CONFLICT_RETRY_MS: Final = 500
 POD_NEWS_MS: Final = 100
@@ -235,6 +235,10 @@ class Scaler(Generic[Ref]):
         while True:
             leads = self._leading()
             if leads and not led:
+                # What waits to be done is done at once; then all are read anew.
+                for care in list(self._cares.values()):
+                    if care.todo is not None and not care.todo.nothing:
+                        self._consider(care)
                 for key, care in list(self._cares.items()):
                     if care.observer is not None:
                         care.observer.nudge(key)

@@ -27,6 +27,8 @@ NURSERY_MS: Final = 200
 BLOCK_MS: Final = 10_000
 _SPAWN_AT: Final = 50
 """So many in the nursery are worth a reader of their own."""
+_SPAWN_AFTER: Final = 50
+"""So many rounds of the nursery, too, in which none could take what is left in it: 10 s."""
 _REFUSED_SECONDS: Final = 5.0
 
 MakeLink = Callable[[], Link]
@@ -110,20 +112,23 @@ class Streams(Generic[K]):
     # -- readers -------------------------------------------------------------------------------------------------
 
     async def _nurse(self) -> None:
+        rounds = 0
         async with self._make_link() as link:
             while True:
                 if not self._nursery:
+                    rounds = 0
                     self._news.clear()
                     await self._news.wait()
-                self._spawn()
+                rounds += 1
+                self._spawn(at=1 if rounds > _SPAWN_AFTER else _SPAWN_AT)
                 if self._nursery:
                     some = list(self._nursery.values())[:MOST_STREAMS]
                     await self._read(link, some, NURSERY_MS)
 
-    def _spawn(self) -> None:
+    def _spawn(self, at: int) -> None:
         """Make readers of what waits in the nursery, as far as those there are could not take it."""
         room = sum(MOST_STREAMS - len(reader) for reader in self._readers)
-        while self._tasks is not None and len(self._nursery) >= _SPAWN_AT and len(self._nursery) > room:
+        while self._tasks is not None and len(self._nursery) >= at and len(self._nursery) > room:
             reader: dict[K, _Watched[K]] = {}
             self._readers.append(reader)
             self._take_over(reader)

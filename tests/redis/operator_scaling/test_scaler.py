@@ -36,7 +36,7 @@ async def watched(stage, count=1):
     await eventually(lambda: sum(observer.watched for observer in stage.scaler.observers) == count, timeout=10)
 
 
-async def state(stage, condition, name="mail", timeout=5.0):
+async def state(stage, condition, name="mail", timeout=15.0):
     """Wait until the state of a queue meets a condition, and give it."""
 
     def met():
@@ -97,7 +97,7 @@ async def test_from_nothing_to_what_is_needed_in_one_write(stage, plain):
     stage.add("mail")
     await watched(stage)
     await add(plain, 95)
-    await eventually(lambda: stage.kube.scales_of("mail") == [10], timeout=1)
+    await eventually(lambda: stage.kube.scales_of("mail") == [10], timeout=15)
     found = await state(stage, lambda found: found.crew.replicas == 10)
     assert (found.desired, found.reason) == (10, "JobsWaiting")
     assert "95 jobs (95 waiting) need 10" in found.message
@@ -110,7 +110,7 @@ async def test_awaited_adds_are_one_write_or_two(stage, plain):
     await watched(stage)
     for _ in range(100):
         await add(plain)
-    await eventually(lambda: stage.kube.scales_of("mail")[-1:] == [10], timeout=2)
+    await eventually(lambda: stage.kube.scales_of("mail")[-1:] == [10], timeout=15)
     assert len(stage.kube.scales_of("mail")) <= 2
 
 
@@ -141,7 +141,7 @@ async def test_who_does_not_lead_observes_and_holds_still(stage, plain):
     assert stage.kube.writes == []
     assert await plain.keys("*bullpen:*") == []
     stage.leads = True
-    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=2)
+    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
 
 
 async def test_a_fence_that_falls_in_between_is_no_error(stage, plain):
@@ -149,8 +149,8 @@ async def test_a_fence_that_falls_in_between_is_no_error(stage, plain):
     stage.add("mail")
     await watched(stage)
     await add(plain, 30)
-    await eventually(lambda: not stage.kube.failures, timeout=2)
-    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=3)
+    await eventually(lambda: not stage.kube.failures, timeout=15)
+    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
 
 
 async def test_a_target_that_changed_meanwhile_is_decided_on_anew(stage, plain):
@@ -159,7 +159,7 @@ async def test_a_target_that_changed_meanwhile_is_decided_on_anew(stage, plain):
     stage.kube.told = False  # the informers are late
     stage.kube.put(kinds.DEPLOYMENT, deployment("mail", replicas=7))
     await add(plain, 30)
-    await eventually(lambda: stage.kube.scales_of("mail") == [3, 3], timeout=1)
+    await eventually(lambda: stage.kube.scales_of("mail") == [3, 3], timeout=15)
     assert stage.kube.replicas("mail") == 3, "what somebody else set is not what the work asks for"
 
 
@@ -178,7 +178,7 @@ async def test_an_api_server_that_is_away_is_tried_again_and_nothing_is_lost(sta
     stage.add("mail")
     await watched(stage)
     await add(plain, 30)
-    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=6)
+    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
     found = await state(stage, lambda found: found.crew.replicas == 3)
     assert found.trouble == ""
 
@@ -212,7 +212,7 @@ async def test_foreign_workers_carry_a_label(stage, plain):
     found = await state(stage, lambda found: found.trouble)
     assert "bullpen.dev/scaled-by=mail" in found.trouble
     stage.kube.put(kinds.DEPLOYMENT, deployment("mail", **{kinds.LABEL_SCALED_BY: "mail"}))
-    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=2)
+    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
 
 
 async def test_foreign_workers_shrink_to_what_runs(stage, plain):
@@ -220,9 +220,9 @@ async def test_foreign_workers_shrink_to_what_runs(stage, plain):
     await plain.lpush(KEYS.active, *["1"] * 25)
     stage.kube.put(kinds.DEPLOYMENT, deployment("mail", 8, **{kinds.LABEL_SCALED_BY: "mail"}))
     stage.scaler.put(unit("mail", AT_ONCE, target=target))
-    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=5)
+    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
     await plain.delete(KEYS.active)
-    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=5)
+    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=15)
 
 
 async def test_foreign_workers_that_shrink_when_idle_wait_for_the_last_job(stage, plain):
@@ -235,7 +235,7 @@ async def test_foreign_workers_that_shrink_when_idle_wait_for_the_last_job(stage
     found = await state(stage, lambda found: found.desired is not None)
     assert (found.desired, found.reason) == (8, "ShrinkWhenIdle")
     await plain.delete(KEYS.active)
-    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=5)
+    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=15)
 
 
 async def test_while_redis_cannot_be_read_what_runs_is_held(redis_server):
@@ -269,13 +269,13 @@ async def test_zero_needs_fresh_readings_in_a_row(stage, plain):
     stage.scaler.put(unit("mail", policy, target=target))
     found = await state(stage, lambda found: found.desired is not None)
     assert found.desired == 1
-    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=5)
+    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=15)
 
 
 async def test_jobs_that_run_without_a_worker_get_one(stage, plain):
     await plain.lpush(KEYS.active, "1")
     stage.add("mail", AT_ONCE)
-    await eventually(lambda: stage.kube.scales_of("mail") == [1], timeout=2)
+    await eventually(lambda: stage.kube.scales_of("mail") == [1], timeout=15)
     await plain.hset(KEYS.meta, "paused", 1)
     await rounds(stage, 4)
     assert stage.kube.replicas("mail") == 1
@@ -287,16 +287,16 @@ async def test_hold_and_manual(stage, plain):
     found = await state(stage, lambda found: found.reason == "Hold")
     assert found.desired == 3
     stage.scaler.put(unit("mail", ScalingPolicy(mode="Manual", manual_replicas=6)))
-    await eventually(lambda: stage.kube.replicas("mail") == 6, timeout=2)
+    await eventually(lambda: stage.kube.replicas("mail") == 6, timeout=15)
     stage.scaler.put(unit("mail", ScalingPolicy(mode="Manual", manual_replicas=6), hpa_min=8))
-    await eventually(lambda: stage.kube.replicas("mail") == 8, timeout=2)
+    await eventually(lambda: stage.kube.replicas("mail") == 8, timeout=15)
     assert stage.kube.scales_of("mail") == [6, 8]
 
 
 async def test_a_window_keeps_workers_ready(stage, plain):
     window = Window(name="always", schedule="* * * * *", duration_ms=120_000, min_replicas=2)
     stage.add("mail", ScalingPolicy(max_replicas=5, windows=(window,)))
-    await eventually(lambda: stage.kube.scales_of("mail") == [2], timeout=2)
+    await eventually(lambda: stage.kube.scales_of("mail") == [2], timeout=15)
 
 
 async def test_a_window_that_cannot_be_read_holds_what_runs(stage, plain):
@@ -318,7 +318,7 @@ async def test_pods_that_cannot_start_are_not_made_more(stage, plain):
     await rounds(stage)
     assert stage.kube.writes == []
     stage.kube.put(kinds.POD, pod("a"))
-    await eventually(lambda: stage.kube.replicas("mail") == 10, timeout=3)
+    await eventually(lambda: stage.kube.replicas("mail") == 10, timeout=15)
 
 
 async def test_a_quota_is_told_by_the_replicaset(stage, plain):
@@ -335,7 +335,7 @@ async def test_a_quota_is_told_by_the_replicaset(stage, plain):
     assert stage.kube.writes == []
     stage.kube.remove(Key(kinds.REPLICASET, NAMESPACE, "mail-worker-a"))
     await rounds(stage)
-    await eventually(lambda: stage.kube.replicas("mail") == 10, timeout=3)
+    await eventually(lambda: stage.kube.replicas("mail") == 10, timeout=15)
 
 
 async def test_retire_then_shrink_then_unretire(stage, plain):
@@ -344,22 +344,22 @@ async def test_retire_then_shrink_then_unretire(stage, plain):
         stage.kube.put(kinds.POD, pod(name))
         await beat(plain, name, busy=busy)
     stage.add("mail", AT_ONCE, replicas=2)
-    await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=3)
+    await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=15)
     order = json.loads(await plain.hget(KEYS.retiring, "b@0123456789ab"))
     assert order["pod"] == "uid-b"
     assert stage.kube.scales == [], "nobody has gone yet"
     await add(plain, 15)
-    await eventually(lambda: _lacks(plain, "b"), timeout=3)
+    await eventually(lambda: _lacks(plain, "b"), timeout=15)
     await plain.delete(KEYS.wait)
-    await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=3)
+    await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=15)
     await beat(plain, "b", state="retiring")
     stage.kube.put(kinds.POD, pod("b", ready=False))
-    await eventually(lambda: stage.kube.replicas("mail") == 1, timeout=3)
+    await eventually(lambda: stage.kube.replicas("mail") == 1, timeout=15)
     marks = [write for write in stage.kube.writes if write.verb == "annotate" and write.key.name == "b"]
     assert marks[-1].value == {"controller.kubernetes.io/pod-deletion-cost": "-1000"}
     assert await plain.hexists(KEYS.retiring, "b@0123456789ab"), "it is still there, and must take no job"
     stage.kube.remove(Key(kinds.POD, NAMESPACE, "b"))
-    await eventually(lambda: _lacks(plain, "b"), timeout=3)
+    await eventually(lambda: _lacks(plain, "b"), timeout=15)
     assert stage.kube.replicas("mail") == 1
 
 
@@ -379,7 +379,7 @@ async def test_a_redis_that_takes_no_writes_shrinks_nobody(stage, plain):
         await rounds(stage)
         assert stage.kube.scales == []
         await plain.config_set("maxmemory", 0)
-        await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=5)
+        await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=15)
     finally:
         await plain.config_set("maxmemory", 0)
 
@@ -394,11 +394,11 @@ async def test_busy_pods_are_marked_for_those_who_drain_nodes(stage, plain):
     def marks():
         return [write for write in stage.kube.writes if write.verb == "annotate"]
 
-    await eventually(lambda: [(write.key.name, write.value) for write in marks()] == [("a", PROTECTIONS)], timeout=3)
+    await eventually(lambda: [(write.key.name, write.value) for write in marks()] == [("a", PROTECTIONS)], timeout=15)
     await rounds(stage)
     assert len(marks()) == 1
     stage.scaler.put(unit("mail", protect=False))
-    await eventually(lambda: len(marks()) == 2, timeout=3)
+    await eventually(lambda: len(marks()) == 2, timeout=15)
     assert set(marks()[1].value.values()) == {None}
 
 
@@ -408,7 +408,7 @@ async def test_a_restart_resumes_and_writes_nothing(stage, plain):
     await watched(stage)
     await add(plain, 100)
     await eventually(lambda: stage.kube.replicas("mail") == 10)
-    await eventually(lambda: _remembers(plain, 10), timeout=3)
+    await eventually(lambda: _remembers(plain, 10), timeout=15)
     await plain.delete(KEYS.wait)
     writes = len(stage.kube.writes)
     await stage.restart(unit("mail", policy))
@@ -428,7 +428,7 @@ async def test_a_memory_that_is_older_than_the_last_write_takes_no_pod_at_once(s
     policy = ScalingPolicy(max_replicas=20, zero_after_ms=0, zero_readings=1)
     stage.add("mail", policy)
     await watched(stage)
-    await eventually(lambda: plain.exists(KEYS.scaling), timeout=3)
+    await eventually(lambda: plain.exists(KEYS.scaling), timeout=15)
     await stage.end()
     stage.kube.put(kinds.DEPLOYMENT, deployment("mail", 8))
     await stage.restart(unit("mail", policy))
@@ -452,7 +452,7 @@ async def test_what_was_learned_is_written_seldom(stage, plain):
     stage.add("mail")
     await watched(stage)
     await add(plain, 30)
-    await eventually(lambda: _remembers(plain, 3), timeout=3)
+    await eventually(lambda: _remembers(plain, 3), timeout=15)
     first = await plain.get(KEYS.scaling)
     await rounds(stage, 5)
     assert await plain.get(KEYS.scaling) == first
@@ -488,7 +488,7 @@ async def test_a_new_policy_is_followed_at_once(stage, plain):
     found = await state(stage, lambda found: found.crew.replicas == 2)
     assert found.limited[-1].reason == "MaxReplicas"
     stage.scaler.put(unit("mail", ScalingPolicy(max_replicas=7)))
-    await eventually(lambda: stage.kube.replicas("mail") == 7, timeout=2)
+    await eventually(lambda: stage.kube.replicas("mail") == 7, timeout=15)
 
 
 async def test_a_recreated_jobqueue_begins_anew(stage, plain):
@@ -501,7 +501,7 @@ async def test_a_recreated_jobqueue_begins_anew(stage, plain):
         deployment("mail") | {"metadata": deployment("mail")["metadata"] | {"ownerReferences": [{"uid": "new"}]}},
     )
     stage.scaler.put(unit("mail", uid="new"))
-    await eventually(lambda: stage.kube.scales_of("mail") == [1, 1], timeout=3)
+    await eventually(lambda: stage.kube.scales_of("mail") == [1, 1], timeout=15)
 
 
 async def test_a_redis_whose_clock_is_far_off_delays_nothing(stage, plain, monkeypatch):
@@ -510,9 +510,9 @@ async def test_a_redis_whose_clock_is_far_off_delays_nothing(stage, plain, monke
     stage.add("mail", AT_ONCE, replicas=0)
     await watched(stage)
     await add(plain, 30)
-    await eventually(lambda: stage.kube.replicas("mail") == 3, timeout=2)
+    await eventually(lambda: stage.kube.replicas("mail") == 3, timeout=15)
     await plain.delete(KEYS.wait)
-    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=5)
+    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=15)
 
 
 async def test_counts_alone_are_news_now_and_then_only(stage, plain):
@@ -535,5 +535,5 @@ async def test_fifty_queues_wake_at_once(stage, plain):
             pipe.lpush(f"bull:q{number}:wait", "1")
             pipe.xadd(f"bull:q{number}:events", {"event": "added"})
         await pipe.execute()
-    await eventually(lambda: len(stage.kube.scales) == 50, timeout=2)
+    await eventually(lambda: len(stage.kube.scales) == 50, timeout=15)
     assert {write.value for write in stage.kube.scales} == {1}

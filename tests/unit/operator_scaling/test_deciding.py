@@ -141,6 +141,18 @@ def test_a_takeover_holds_what_its_memory_does_not_know_of():
     assert stale.taken_over(4, NOW).history.highs == (Mark(NOW - 30_000, 9), Mark(NOW, 4))
 
 
+def test_a_queue_in_which_nothing_happens_gives_nothing_to_remember():
+    charge = Charge(unit("mail"))
+    todo(charge, [], Roll(NOW), NOW)
+    gists = set()
+    for seconds in range(30, 3_000, 30):
+        todo(charge, [], Roll(NOW), NOW + seconds * 1_000)
+        gists.add(str(charge.memory.gist))
+    assert len(gists) == 1
+    todo(charge, [], Roll(NOW), NOW + 3_000_000, waiting=5)
+    assert str(charge.memory.gist) not in gists
+
+
 def test_start_up_time_is_learned_and_bounded():
     memory = Memory().with_startup(4_000)
     assert memory.startup_ms == 4_000

@@ -197,9 +197,6 @@ class Life:
 NOT_IN_THE_LOG = {
     # Asked by the admission plugin OwnerReferencesPermissionEnforcement, where a cluster has it: our objects block their owner.
     Use("update", "bullpen.dev", "jobqueues/finalizers"),
-    # Told of connections themselves.
-    Use("patch", "bullpen.dev", "redisconnections/status"),
-    Use("patch", "bullpen.dev", "clusterredisconnections/status"),
 }
 """What the operator needs, and this life does not show."""
 

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import resource
 import socketserver
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,8 @@ from bullpen.queue.observation import Observe
 from bullpen_operator.connections.pool import Redises
 from bullpen_operator.connections.references import DataRef, RedisRef
 from support.secrets import Secrets
+from tests.support.certificates import Authority
+from tests.support.proxy import proxy as proxied
 from tests.support.waiting import eventually
 
 HIDDEN = "hunter2-is-my-password"
@@ -233,3 +237,37 @@ async def test_what_nobody_refers_to_any_more_is_closed(own: embedded.Server) ->
 def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
     with embedded.start(binary=redis_binary, unix=False) as server:
         yield server
+
+
+async def test_tls_takes_authorities_and_certificate_from_secrets_and_leaves_no_file(
+    own: embedded.Server, redises: Redises, secrets: Secrets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    server, client = authority.issue("server", hosts=("127.0.0.1",)), authority.issue("client")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate)
+    context.load_cert_chain(server.certificate, server.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    files = tmp_path / "tmp"
+    files.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(files))
+    secrets.put("shop", "ca", **{"ca.crt": authority.certificate.read_text()})
+    ca = DataRef("Secret", "ca", "ca.crt", "spec.tls.ca.secretKeyRef")
+    async with proxied(own.url, tls=context) as proxy:
+        ref = replace(reference(proxy.url), ca_from=ca, certificate_from="client")
+        redis = await redises.of(ref)
+        with pytest.raises(
+            RedisUnavailable, match=r"spec.tls.clientCertificate.secretName: there is no Secret \"client\""
+        ):
+            await redis.call("PING")
+        wrong = {"tls.crt": client.certificate.read_text(), "tls.key": server.key.read_text()}
+        secrets.put("shop", "client", **wrong)
+        await eventually(lambda: "cannot be used with its key" in redis.why, 10)
+        secrets.put("shop", "client", **wrong | {"tls.key": client.key.read_text()})
+        await redises.retain(())
+        async with Redises(secrets) as fresh:
+            redis = await fresh.of(ref)
+            assert await redis.call("PING") == b"PONG"
+            assert redis.settings is not None
+            assert "PRIVATE" not in repr(redis.settings)
+            await redis.close()
+    assert list(files.iterdir()) == []

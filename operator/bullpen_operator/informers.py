@@ -40,7 +40,8 @@ HEALTHY_SECONDS: Final = 120.0
 """Kopf that ran so long was well: the next pause is the first again."""
 
 STOP_SECONDS: Final = 10.0
-GOODBYE_SECONDS: Final = 0.1
+START_SECONDS: Final = 2.0
+GOODBYE_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +188,15 @@ class Informers:
     async def _watch(self, loop: asyncio.AbstractEventLoop, stop: "concurrent.futures.Future[None]") -> None:
         """Have Kopf watch until it ends, or is told to: by cancellation, its own way to stop takes seconds."""
         asyncio.get_running_loop().set_exception_handler(_noted)
-        working = asyncio.create_task(self._kopf(loop))
+        started = asyncio.Event()
+        working = asyncio.create_task(self._kopf(loop, started))
         waiting = asyncio.wrap_future(stop)
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
         try:
             if working.done():
                 return working.result()
+            # Kopf that is ended while it begins leaves its connections open.
+            await _within_seconds(started, START_SECONDS)
             working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await working
@@ -202,7 +206,7 @@ class Informers:
             await asyncio.sleep(GOODBYE_SECONDS)
         return None
 
-    async def _kopf(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _kopf(self, loop: asyncio.AbstractEventLoop, started: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
         settings = kopf.OperatorSettings()
         settings.scanning.disabled = True
@@ -225,8 +229,11 @@ class Informers:
             registry=registry,
             settings=settings,
             standalone=True,
+            # Else Kopf asks for the name of a user that an image need not know. (A NewType that it does not export.)
+            identity="bullpen",  # type: ignore[arg-type]
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
+            ready_flag=started,
         )
 
     def _register(self, kind: Kind, registry: kopf.OperatorRegistry, loop: asyncio.AbstractEventLoop) -> None:

@@ -91,6 +91,7 @@ async def test_applying_the_same_again_and_restarting_write_nothing(api_server, 
         await ready(cluster, "other")
     async with running(login, cluster) as first:
         await eventually(lambda: first.queue.idle and first.leads())
+        await eventually(lambda: connection(api, cluster)["status"].get("usedBy") == 2, 15)
         mark = Audit(api_server.audit_log).mark()
         api.apply(jobqueue(cluster))
         for name in ("emails", "other"):
@@ -101,6 +102,10 @@ async def test_applying_the_same_again_and_restarting_write_nothing(api_server, 
         await eventually(lambda: second.prepared and second.queue.idle and second.leads())
     wrote = Audit(api_server.audit_log).since(mark, user=login.user).writes()
     assert [(str(event.use), event.body) for event in wrote if event.use.resource != "leases"] == []
+
+
+def connection(api, namespace):
+    return api.get(VERSION, "RedisConnection", namespace, "redis")
 
 
 def operators_kind():

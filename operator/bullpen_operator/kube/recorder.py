@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.client import Kube
-from bullpen_operator.kube.errors import KubeError, NotFound, NotLeading
+from bullpen_operator.kube.errors import Forbidden, KubeError, NotFound, NotLeading
 from bullpen_operator.kube.kinds import Object
 
 log = logging.getLogger("bullpen.operator.events")
@@ -95,6 +95,8 @@ class Recorder:
                 await self._write(note)
             except NotLeading:
                 continue
+            except Forbidden as error:  # a namespace that is being deleted takes no more
+                log.info("event_refused", extra={"reason": note.reason, "error": str(error)})
             except KubeError as error:
                 log.warning("event_not_written", extra={"reason": note.reason, "error": str(error)})
 

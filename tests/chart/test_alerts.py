@@ -98,6 +98,19 @@ def test_each_alert_says_how_bad_it_is_and_where_to_read_on(alert):
     assert "kubectl " in page
 
 
+def test_the_reference_has_every_metric_of_the_operator():
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    on_page = set(
+        re.findall(r"^\| `(bullpen_\w+)` \| (gauge|counter|histogram) \| ([a-z, ]*) *\|", page, flags=re.MULTILINE)
+    )
+    rows = re.findall(
+        r"^(\w+) +(gauge|counter|histogram) {1,12}(\S[a-z]*(?:, [a-z]+)?|) {2,}", metrics.__doc__, flags=re.MULTILINE
+    )
+    documented = {(f"bullpen_{name}", kind, labels) for name, kind, labels in rows}
+    assert len(documented) == 20
+    assert {(name, kind, labels.strip()) for name, kind, labels in on_page} == documented
+
+
 def test_every_runbook_belongs_to_an_alert():
     assert {page.stem for page in RUNBOOKS.glob("*.md")} - {"README"} == ALERTS.keys()
 

@@ -59,6 +59,7 @@ class Reconciler:
         self._replicas: dict[Key, int] = {}
         self._good: dict[Key, Object] = {}
         self._unresolved: set[Key] = set()
+        self._connections: dict[Key, tuple[Key, int]] = {}
 
     # -- what others ask -------------------------------------------------------------------------------------------
 
@@ -146,6 +147,8 @@ class Reconciler:
 
     async def _make(self, case: Case, facts: Facts, *, thorough: bool) -> Result:
         self._notice_replicas(case)
+        if crowded := self._crowded(case):
+            facts = replace(facts, notices=(*facts.notices, crowded))
         await self._endings.set_finalizers(case.obj, case.jobqueue.spec.deletion.policy)
         redis = await self._parts.redises.of(case.place.found.ref)
         facts, result = await self._make_in_redis(case, facts, redis)
@@ -217,8 +220,9 @@ class Reconciler:
         parts.scaler.drop(key)
         parts.reporter.forget(key)
         place = self._places.pop(key, None)
-        for known in (self._good, self._replicas):
-            known.pop(key, None)
+        self._good.pop(key, None)
+        self._replicas.pop(key, None)
+        self._connections.pop(key, None)
         self._unresolved.discard(key)
         if exists:
             return Result("ok")
@@ -251,6 +255,21 @@ class Reconciler:
             return True
         theirs = self._places.get(key)
         return theirs is not None and theirs.keys != place.keys
+
+    def _crowded(self, case: Case) -> str:
+        """Say that all workers of a connection's JobQueues could open more connections than it has; else an empty text."""
+        found = case.place.found
+        self._connections[case.key] = (found.connection_key, cases.most_connections(case.jobqueue.spec))
+        if found.most_connections is None:
+            return ""
+        most = sum(each for connection, each in self._connections.values() if connection == found.connection_key)
+        if most <= found.most_connections:
+            return ""
+        return (
+            f"At their most replicas, the workers of all JobQueues of {found.connection_key.kind} "
+            f'"{found.connection_key.name}" open more connections than its spec.limits.connections, '
+            f"{found.most_connections}: lower maxReplicas or processes, or raise the limit of both"
+        )
 
     def _notice_replicas(self, case: Case) -> None:
         """Tell whoever sets `replicas` where nobody reads them."""

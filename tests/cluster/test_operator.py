@@ -439,3 +439,16 @@ async def test_probes_and_metrics_are_served_and_the_queues_series_go_with_it(ap
             return labels not in (await page("/metrics"))[1]
 
         await eventually(gone)
+
+
+async def test_more_connections_than_redis_has_are_told(api_server, api, cluster, ready):
+    limited = connection(api, cluster)
+    limited["metadata"] = {name: limited["metadata"][name] for name in ("name", "namespace", "annotations")}
+    api.apply({**limited, "spec": limited["spec"] | {"limits": {"connections": 40}}})
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        assert "connections" not in message(api, cluster)
+        api.apply(jobqueue(cluster, "second"))
+        await ready(cluster, "second")
+        await eventually(lambda: "spec.limits.connections, 40" in message(api, cluster, name="second"))

@@ -40,7 +40,6 @@ _ERRORS: Final[dict[int, type[KubeError]]] = {
     403: Forbidden,
     404: NotFound,
     409: Conflict,
-    410: NotFound,
     422: Invalid,
 }
 

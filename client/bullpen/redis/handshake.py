@@ -78,7 +78,7 @@ async def _open(settings: RedisSettings, connection: Connection) -> None:
     eyeballs: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
     transport, _ = await loop.create_connection(
         lambda: connection,
-        settings.host,
+        settings.looked_up or settings.host,
         settings.port,
         **eyeballs,
         ssl=context,

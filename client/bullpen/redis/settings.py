@@ -85,6 +85,8 @@ class RedisSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
+    looked_up: str | None = None
+    """The address of `host`, where somebody looked it up already; absent: each connect does."""
     port: int = Field(default=address.DEFAULT_PORT, ge=1, le=65_535)
     path: Path | None = None
     """A unix socket, in place of host and port."""

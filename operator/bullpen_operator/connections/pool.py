@@ -36,12 +36,14 @@ from bullpen.redis.link import Link, LinkState, Word
 from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import Reply, pack_command
 from bullpen_operator.connections.credentials import Reads, SecretEndpoints
+from bullpen_operator.connections.lookups import Lookups
 from bullpen_operator.connections.references import RedisRef
 
 T = TypeVar("T")
 
 LIMITS: Final = ReplyLimits()
 CONNECT_SECONDS: Final = 3.0
+"""How long looking a host up may take, and then connecting to it."""
 ANSWER_SECONDS: Final = 3.0
 STEPS_SECONDS: Final = 10.0
 """How long all the steps of one thing may take."""
@@ -63,6 +65,27 @@ class Trouble:
     message: str
 
 
+class _LookedUp:
+    """Endpoints whose host is looked up by us, not by the event loop's few threads."""
+
+    def __init__(self, endpoints: SecretEndpoints, namespace: str, lookups: Lookups) -> None:
+        self._endpoints = endpoints
+        self._namespace = namespace
+        self._lookups = lookups
+
+    @property
+    def where(self) -> str:
+        return self._endpoints.where
+
+    async def current(self) -> RedisSettings:
+        settings = await self._endpoints.current()
+        address = await self._lookups.find(self._namespace, settings.host, settings.port, within=CONNECT_SECONDS)
+        return settings.model_copy(update={"looked_up": address})
+
+    def stamp(self) -> object:
+        return self._endpoints.stamp()
+
+
 class Redis:
     """One Redis, as one account. Made by `Redises.of`."""
 
@@ -70,6 +93,7 @@ class Redis:
         self,
         ref: RedisRef,
         kube: Reads,
+        lookups: Lookups,
         *,
         changed: Callable[["Redis"], None],
         random: Callable[[], float],
@@ -91,8 +115,9 @@ class Redis:
         self.endpoints = SecretEndpoints(
             ref, kube, refused=lambda: isinstance(self.link.failure, AuthenticationRefused), timeout=CONNECT_SECONDS
         )
+        self._looked_up = _LookedUp(self.endpoints, ref.namespace, lookups)
         self.link = Link(
-            self.endpoints,
+            self._looked_up,
             patient=True,
             name="bullpen:operator",
             timeout=ANSWER_SECONDS,
@@ -192,7 +217,7 @@ class Redis:
     def blocking_link(self, name: str) -> Link:
         """Give a further patient link for commands that block, on the same account, as bounded. The caller's to enter and leave."""
         return Link(
-            self.endpoints,
+            self._looked_up,
             patient=True,
             name=name,
             blocking=True,
@@ -274,6 +299,7 @@ class Redises:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
+        self._lookups = Lookups()
         self._random = random
         self._monotonic = monotonic
         self._known: dict[RedisRef, Redis] = {}
@@ -290,6 +316,7 @@ class Redises:
         known, self._known = self._known, {}
         for redis in known.values():
             await redis.close()
+        self._lookups.close()
 
     def subscribe(self, subscriber: Callable[[Redis], None]) -> None:
         """Have it told of each connection that was made or lost. Must not block or raise."""
@@ -303,7 +330,7 @@ class Redises:
                 msg = "the operator is ending"
                 raise RedisUnavailable(msg)
             found = self._known[ref] = Redis(
-                ref, self._kube, changed=self._tell, random=self._random, monotonic=self._monotonic
+                ref, self._kube, self._lookups, changed=self._tell, random=self._random, monotonic=self._monotonic
             )
             await found.link.__aenter__()
         found.used_at = self._monotonic()

@@ -159,6 +159,28 @@ class Flood(socketserver.BaseRequestHandler):
                 self.request.sendall(b"$1048576\r\n" + b"x" * 1048576 + b"\r\n")
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "redis://a..b:1/0",
+        f"redis://{'a' * 70}:1/0",
+        "redis://x\x00y:1/0",
+        "redis://[::1:1/0",
+        "redis://h:99999/0",
+        "redis://%zz:1/0",
+        "rediss://127.0.0.1:1/0",
+    ],
+)
+async def test_an_endpoint_that_can_be_none_is_told_of_and_tried_again(redises: Redises, endpoint: str) -> None:
+    redis = await redises.of(RedisRef(endpoint, "shop", id="shop/main"))
+    with pytest.raises(RedisUnavailable):
+        await redis.call("PING")
+    assert redis.trouble is not None
+    assert redis.trouble.reason in {"Unreachable", "CredentialsUnreadable"}
+    assert redis.link._task is not None
+    assert not redis.link._task.done()
+
+
 async def test_600_megabytes_are_cut_off_early_and_not_asked_for_again_at_once(redises: Redises) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Flood) as server:

@@ -21,12 +21,14 @@ _numbers = itertools.count(1)
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what is missing now: minutes, which no single test's timeout should pay for."""
-    if not any("api_programs" in getattr(item, "fixturenames", ()) for item in session.items):
+    needed = {fixture for item in session.items for fixture in getattr(item, "fixturenames", ())}
+    if "api_programs" not in needed:
         return
+    charts = ("helm", "kubeconform") if needed & {"chart", "tools"} else ()
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         try:
-            binaries.ensure(*apiserver.SERVER, *apiserver.CONTROLLERS, "kubectl")
+            binaries.ensure(*apiserver.SERVER, *apiserver.CONTROLLERS, "kubectl", *charts)
         except binaries.Missing:
             return  # said by the fixture
 

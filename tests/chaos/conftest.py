@@ -73,7 +73,7 @@ class Worker:
             return 0, str(error)
 
     def ready(self):
-        eventually_sync(lambda: self.process.poll() is not None or self.probe("/readyz")[0] == 200, 20, every=0.05)
+        eventually_sync(lambda: self.process.poll() is not None or self.probe("/readyz")[0] == 200, 60, every=0.05)
         assert self.process.poll() is None, self.log.read_text()
         return self
 
@@ -84,7 +84,7 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
-    def wait(self, seconds=20):
+    def wait(self, seconds=60):
         return self.process.wait(seconds)
 
 

@@ -160,7 +160,7 @@ def plan(fleet: Fleet, desired: int) -> Plan:
     if not fleet.whole:
         # Whom an order would be for is not known; nor may a pod be taken away that might be at work.
         return Plan(replicas=desired if desired > fleet.replicas else None, waits="its workers cannot be read")
-    chosen = _choose(fleet, _to_go(fleet, desired))
+    chosen = _choose(fleet, desired)
     retire, lift = _orders(fleet, chosen)
     ready_to_go = [member for member in chosen if member.may_go(fleet.now_ms)]
     replicas, waits = _number(fleet, desired, chosen, ready_to_go)
@@ -180,23 +180,20 @@ def plan(fleet: Fleet, desired: int) -> Plan:
     return Plan(retire=retire, lift=lift, costs=costs, replicas=replicas, waits=waits, held=held)
 
 
-def _to_go(fleet: Fleet, desired: int) -> int:
-    """Give how many are to hold orders.
+def _choose(fleet: Fleet, desired: int) -> list[Member]:
+    """Choose who is to go: first who may already, then the idle, then who has an order, then the least busy.
 
     A rollout waits for pods to be ready, and who retires is not: so while one goes on nobody retires, and the fleet shrinks
-    when it is over. Unless all are to go, or it is stuck: then it would be waited for in vain.
+    when it is over. Unless all are to go, or it is stuck, and would be waited for in vain: then pods of the part that runs do.
     """
-    there = len(fleet.members)
-    if not fleet.rolling_out or desired == 0:
-        return max(0, there - desired)
-    # There are more pods than replicas on purpose now.
-    return max(0, min(there, fleet.replicas) - desired) if _stuck(fleet) else 0
-
-
-def _choose(fleet: Fleet, count: int) -> list[Member]:
-    """Choose who is to go: first who may already, then the idle, then who has an order, then the least busy."""
-    if not count:
-        return []
+    among = fleet.members
+    if fleet.rolling_out and desired:
+        stuck = _stuck(fleet)
+        among = tuple(member for member in fleet.members if stuck and member.pod.revision not in stuck)
+    # With a rollout there are more pods than replicas on purpose.
+    count = max(0, (min(len(among), fleet.replicas) if fleet.rolling_out else len(among)) - desired)
+    if desired == 0:
+        count = len(among)
 
     def rank(member: Member) -> tuple[bool, bool, bool, int, int, str]:
         can_be_told = member.worker is not None or member.may_go(fleet.now_ms)
@@ -209,7 +206,7 @@ def _choose(fleet: Fleet, count: int) -> list[Member]:
             member.pod.name,
         )
 
-    return sorted(fleet.members, key=rank)[:count]
+    return sorted(among, key=rank)[:count]
 
 
 def _orders(fleet: Fleet, chosen: Sequence[Member]) -> tuple[dict[str, Retiree], tuple[str, ...]]:
@@ -237,9 +234,7 @@ def _number(
     elif fleet.rolling_out:
         if not chosen:
             return None, f"a rollout goes on; then {excess} of {fleet.replicas} pods go"
-        # The Deployment's controller takes from each ReplicaSet in proportion, most from the larger.
-        smaller = {member.pod.name for member in _smallest(fleet)}
-        step = min(excess, sum(member.pod.name not in smaller for member in ready_to_go))
+        step = min(excess, len(ready_to_go))
     else:
         step = min(excess, missing + max(0, len(ready_to_go) - doomed))
     busy = [member for member in chosen if member.busy]
@@ -251,15 +246,10 @@ def _number(
     return (fleet.replicas - step if step else None), waits
 
 
-def _stuck(fleet: Fleet) -> bool:
-    """Whether the rollout goes nowhere: the pods of its smaller part do not even start."""
-    smallest = _smallest(fleet)
-    return bool(smallest) and all(member.worker is None and member.may_go(fleet.now_ms) for member in smallest)
-
-
-def _smallest(fleet: Fleet) -> Sequence[Member]:
-    """Give the members of the smaller part of a rollout; none where only one part has pods yet."""
-    revisions: dict[str, list[Member]] = {}
+def _stuck(fleet: Fleet) -> set[str]:
+    """Give the templates of which no pod even starts: with one of them there, a rollout goes nowhere."""
+    found: dict[str, bool] = {}
     for member in fleet.members:
-        revisions.setdefault(member.pod.revision, []).append(member)
-    return min(revisions.values(), key=len) if len(revisions) > 1 else ()
+        starts = member.worker is not None or not member.may_go(fleet.now_ms)
+        found[member.pod.revision] = found.get(member.pod.revision, False) or starts
+    return {revision for revision, starts in found.items() if not starts}

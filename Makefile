@@ -8,7 +8,7 @@ SOURCES := client worker operator cli
 CHECKED := $(SOURCES) tests examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast e2e coverage lint format docs crds manifests bench prove build lock clean
+.PHONY: help setup demo test test-fast e2e coverage lint format docs crds simulation manifests bench prove build lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ crds: setup ## manifests/crd.yaml and the chart's anew, from the models
 
 manifests: setup ## manifests/install.yaml anew, from the chart
 	@$(BIN)/python -m tests.chart.manifests
+
+simulation: setup ## scaling beside KEDA's, simulated: table and figure of docs/explanation/scaling.md; some minutes
+	@$(BIN)/python -m tests.bench.simulation
 
 bench: setup ## speed beside Node's BullMQ and the bare Lua, and what a worker costs; needs Node
 	@$(BIN)/python -m tests.bench $(BENCH)

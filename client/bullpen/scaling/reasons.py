@@ -33,7 +33,7 @@ class Reason(StrEnum):
     """The counts are too old to shrink by."""
     SHRINK_WHEN_IDLE = "ShrinkWhenIdle"
     BUSY_PODS = "BusyPods"
-    """Pods that run jobs are not taken away."""
+    """Who is busy is not known, or pods cannot retire: as many stay as the running jobs need."""
     PODS_CANNOT_START = "PodsCannotStart"
     ROLLOUT = "Rollout"
     """Nobody retires while a rollout goes on; the operator's own, not `decide`'s."""

@@ -60,7 +60,7 @@ def _wave(rng: random.Random) -> Iterator[Job]:
 
 
 def _slow(rng: random.Random) -> Iterator[Job]:
-    for at_ms in _poisson(rng, lambda _: 1 / 30, 1 / 30, 6 * HOUR):
+    for at_ms in _poisson(rng, lambda _: 1 / 15, 1 / 15, 6 * HOUR):
         yield Job(at_ms, _run_ms(rng, 8 * MINUTE))
 
 
@@ -83,8 +83,8 @@ PATTERNS = (
     ),
     Pattern(
         "slow jobs",
-        "a job every 30 s, of 8 minutes each, two to a pod",
-        Setting(slots=2, until_ms=6 * HOUR + TAIL),
+        "a job every 15 s, of 8 minutes each, four to a pod",
+        Setting(slots=4, until_ms=6 * HOUR + TAIL),
         _slow,
     ),
     Pattern(

@@ -37,14 +37,14 @@ def hold(lab, lock_s):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_gil_held_for_four_lock_durations(lab):
     """The short form of this is in `test_supervisor`; here without a break, which costs up to twice the time."""
     hold(lab, LOCK_S)
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_gil_held_for_four_lock_durations_at_the_built_in_recovery(lab):
     lab.policy(recovery={})
     hold(lab, 10.0)

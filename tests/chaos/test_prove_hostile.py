@@ -152,7 +152,7 @@ def test_malformed_jobs_next_to_honest_ones(lab):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_thousands_of_malformed_jobs_next_to_honest_ones(lab):
     malformed_beside_honest(lab, 6000, within_s=200)
 

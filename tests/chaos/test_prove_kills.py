@@ -31,7 +31,7 @@ def kill(worker):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 def test_a_killed_worker_s_hundred_jobs_start_again_in_time_at_the_built_in_recovery(lab):
     lab.policy(recovery={})
     victim = proving.work(lab).ready()
@@ -107,6 +107,6 @@ def test_kills_and_a_poison_harm_no_healthy_job(lab):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_twenty_kills_and_two_poisons_harm_no_healthy_job(lab):
     kill_again_and_again(lab, kills=20, running=25, poison=2)

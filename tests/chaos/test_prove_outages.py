@@ -81,7 +81,7 @@ def all_promised_end(lab, producer, within_s=60):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_redis_frozen_for_three_lock_durations_at_the_built_in_recovery(lab):
     """30 s of silence. The short form is in `test_outages`; here the record shows that no two runs overlap."""
     lab.policy(recovery={})
@@ -139,7 +139,7 @@ def test_redis_killed_under_work_and_producers(lab):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 def test_redis_restarted_ten_times_under_work_and_producers(lab, kill):
     restart_again_and_again(lab, times=10, kill=kill)
@@ -203,7 +203,7 @@ def test_redis_refuses_writes_for_a_moment(lab, refusing, says):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("refusing", "says"), [(full, FULL), (read_only, READ_ONLY)], ids=["full", "read-only"])
 def test_redis_refuses_writes_for_longer_than_locks_last(lab, refusing, says):
     refuse_for(lab, refusing, 4 * LOCK_S, says)

@@ -61,7 +61,7 @@ def test_rolled_workers_run_each_job_once_to_its_end(lab):
 
 
 @pytest.mark.prove
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_ten_thousand_jobs_through_twenty_rolls(lab):
     """1 ms to 30 s, half of them below 0.2 s; a grace period of 5 s; the recovery that is built in."""
     lab.policy(recovery={})

@@ -129,7 +129,7 @@ async def enqueue(lab, seconds):
     return await asyncio.to_thread(lab.client.enqueue, jobs.sleep.job(seconds))
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(900)
 async def test_workers_come_with_the_work_and_go_without_cutting_a_job(lab):
     dice = random.Random(5)
     async with cluster(lab) as (stage, node):
@@ -149,7 +149,7 @@ async def test_workers_come_with_the_work_and_go_without_cutting_a_job(lab):
     assert node.removed >= 4
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 async def test_an_operator_that_dies_while_workers_retire_freezes_none_of_them(lab):
     async with cluster(lab) as (stage, node):
         first = [await enqueue(lab, seconds) for seconds in (6, 6, 0.5, 0.5, 0.5, 0.5)]

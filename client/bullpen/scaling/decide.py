@@ -187,8 +187,12 @@ def _slow_down(
     """Apply `behavior`, and remember what was recommended."""
     current, up, down = observation.replicas, policy.behavior.up, policy.behavior.down
     after = past.with_recommendation(
-        number.replicas, now_ms, up_window_ms=up.window_ms, down_window_ms=down.window_ms
-    ).without_changes_before(now_ms - behavior.longest_period_ms(policy.behavior))
+        number.replicas,
+        now_ms,
+        up_window_ms=up.window_ms,
+        down_window_ms=down.window_ms,
+        period_ms=behavior.longest_period_ms(policy.behavior),
+    )
     steady = behavior.stabilized(number.replicas, current, after.highs, after.lows)
     steady = max(min(steady, policy.max_replicas), least)
     window_ms = down.window_ms if steady > number.replicas else up.window_ms

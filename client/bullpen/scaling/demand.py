@@ -98,7 +98,7 @@ def _aged(
     """
     is_late = observation.oldest_ms is not None and now_ms - observation.oldest_ms > wait_ms
     if not is_late or observation.paused or not observation.runnable:
-        return replace(history, age_floor=0)
+        return replace(history, age_floor=0) if history.age_floor else history
     was_just_now = history.age_step_ms is not None and now_ms - history.age_step_ms < observation.expected_startup_ms
     if was_just_now or observation.starting:
         return history

@@ -7,7 +7,7 @@ clock, so nothing runs out unseen.
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 from pydantic import JsonValue
 
@@ -108,21 +108,26 @@ class History:
 
         The same reading twice teaches nothing new.
         """
-        seen = self._with_replicas(observation.replicas, now_ms)
+        # One copy in the end, and not one for each thing learned: this is done for every queue at every look.
+        changes: dict[str, Any] = {"replicas": observation.replicas, "decided_ms": now_ms}
+        if self.replicas is not None and observation.replicas != self.replicas:
+            changes["changes"] = (*self.changes, Mark(now_ms, observation.replicas - self.replicas))
         if not observation.known:
-            return replace(seen, idle_readings=0, decided_ms=now_ms, added_total=None, finished_total=None)
+            return replace(self, **changes, idle_readings=0, added_total=None, finished_total=None)
         is_fresh = observation.at_ms != self.read_ms
-        was_wanted = self.wanted_ms is None or not observation.idle
-        seen = replace(seen, decided_ms=now_ms, wanted_ms=now_ms if was_wanted else self.wanted_ms)
+        if self.wanted_ms is None or not observation.idle:
+            changes["wanted_ms"] = now_ms
         if not observation.idle:
-            seen = replace(seen, idle_readings=0)
+            changes["idle_readings"] = 0
         elif is_fresh:
-            seen = replace(seen, idle_readings=self.idle_readings + 1)
+            changes["idle_readings"] = self.idle_readings + 1
         if not is_fresh:
-            return seen
+            return replace(self, **changes)
         elapsed_ms = 0 if self.read_ms is None else observation.at_ms - self.read_ms
         return replace(
-            seen._with_runs(observation, elapsed_ms),  # noqa: SLF001 (of its own class)
+            self,
+            **changes,
+            **self._learned_runs(observation, elapsed_ms),
             read_ms=observation.at_ms,
             active=0 if self.idle_readings else observation.active,
             mean_active=_followed(self.mean_active, observation.active, elapsed_ms),
@@ -131,16 +136,18 @@ class History:
             finished_total=observation.finished_total,
         )
 
-    def with_recommendation(self, replicas: int, now_ms: int, *, up_window_ms: int, down_window_ms: int) -> Self:
-        """Add a recommendation, and forget those that have left their window or can never count again."""
+    def with_recommendation(
+        self, replicas: int, now_ms: int, *, up_window_ms: int, down_window_ms: int, period_ms: int = 0
+    ) -> Self:
+        """Add a recommendation; forget those that have left their window or can never count again.
+
+        Changes that are older than `period_ms`, the longest that a policy looks back to, are forgotten too.
+        """
         mark = Mark(now_ms, replicas)
         highs = [old for old in self.highs if 0 <= now_ms - old.at_ms < down_window_ms and old.replicas > replicas]
         lows = [old for old in self.lows if 0 <= now_ms - old.at_ms < up_window_ms and old.replicas < replicas]
-        return replace(self, highs=(*highs, mark), lows=(*lows, mark))
-
-    def without_changes_before(self, at_ms: int) -> Self:
-        """Forget changes that no period looks back to."""
-        return replace(self, changes=tuple(change for change in self.changes if change.at_ms > at_ms))
+        changes = tuple(change for change in self.changes if change.at_ms > now_ms - period_ms)
+        return replace(self, highs=(*highs, mark), lows=(*lows, mark), changes=changes)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Give the history as JSON, for `from_json`."""
@@ -171,39 +178,34 @@ class History:
                 read[item.name] = stored
         return cls(**read)  # type: ignore[arg-type]  # each was checked above against its field
 
-    def _with_replicas(self, replicas: int, now_ms: int) -> Self:
-        if self.replicas is None or replicas == self.replicas:
-            return replace(self, replicas=replicas)
-        return replace(self, replicas=replicas, changes=(*self.changes, Mark(now_ms, replicas - self.replicas)))
-
-    def _with_runs(self, observation: Observation, elapsed_ms: int) -> Self:
+    def _learned_runs(self, observation: Observation, elapsed_ms: int) -> dict[str, Any]:
         """Learn how long jobs run, from how many ran and how many ended: the time spent by all over those that ended.
 
         Time is kept until a job ends, or slow jobs would look as short as the time between two readings. What ended cannot
         have run for longer than there has been a job at all, which is what bounds the first to end of a large burst.
         """
-        at_ms = observation.at_ms
+        at_ms, is_running = observation.at_ms, observation.active > 0
         finished = _grown(self.finished_total, observation.finished_total)
         began_ms = self.running_since_ms if self.running_since_ms is not None else self.read_ms
-        seen = replace(self, running_since_ms=(at_ms if began_ms is None else began_ms) if observation.active else None)
+        changes: dict[str, Any] = {
+            "running_since_ms": (at_ms if began_ms is None else began_ms) if is_running else None,
+            "none_ended_since_ms": at_ms if is_running else None,
+            "unended_ms": 0.0,
+        }
         if observation.mean_run_ms is not None:
-            return replace(seen, run_ms=self._toward(observation.mean_run_ms, _RUN_WEIGHT), none_ended_since_ms=None)
-        if finished is None or elapsed_ms <= 0:
-            return replace(seen, unended_ms=0.0, none_ended_since_ms=at_ms if observation.active else None)
-        ran_ms = self.unended_ms + (self.active + observation.active) / 2 * elapsed_ms
-        if not finished:
-            quiet_ms = self.none_ended_since_ms if self.none_ended_since_ms is not None else began_ms
-            return replace(seen, unended_ms=ran_ms, none_ended_since_ms=quiet_ms if observation.active else None)
-        longest_ms = elapsed_ms if began_ms is None else at_ms - began_ms
-        sample_ms = min(ran_ms / finished, longest_ms)
-        run_ms = self._toward(sample_ms, finished / (finished + self.run_jobs))
-        return replace(
-            seen,
-            run_ms=run_ms,
-            run_jobs=min(self.run_jobs + finished, _RUN_MEMORY),
-            unended_ms=0.0,
-            none_ended_since_ms=at_ms if observation.active else None,
-        )
+            changes |= {"run_ms": self._toward(observation.mean_run_ms, _RUN_WEIGHT), "none_ended_since_ms": None}
+        elif finished is not None and elapsed_ms > 0:
+            ran_ms = self.unended_ms + (self.active + observation.active) / 2 * elapsed_ms
+            if finished:
+                longest_ms = elapsed_ms if began_ms is None else at_ms - began_ms
+                weight = finished / (finished + self.run_jobs)
+                changes["run_ms"] = self._toward(min(ran_ms / finished, longest_ms), weight)
+                changes["run_jobs"] = min(self.run_jobs + finished, _RUN_MEMORY)
+            else:
+                changes["unended_ms"] = ran_ms
+                since_ms = began_ms if self.none_ended_since_ms is None else self.none_ended_since_ms
+                changes["none_ended_since_ms"] = since_ms if is_running else None
+        return changes
 
     def _toward(self, sample_ms: float, weight: float) -> float | None:
         if sample_ms < 0 or not math.isfinite(sample_ms):

@@ -95,6 +95,7 @@ class Operator:
         self._reporter: Reporter | None = None
         self._scaler: Scaler[RedisRef] | None = None
         self._connections: Connections | None = None
+        self._grants: Grants | None = None
         self.port = 0
         """Where the probes are served, once they are."""
 
@@ -161,13 +162,14 @@ class Operator:
             writes_per_second=settings.status_writes_per_second,
         )
         workplace = Workplace(image_pull_secrets=settings.worker_image_pull_secrets)
+        grants = self._grants = Grants(kube, cache, users, operator_namespace=settings.namespace, now=_now)
         parts = Parts(
             kube=kube,
             cache=cache,
             children=Children(kube, cache, workplace, network_policies=settings.network_policies),
             revisions=Revisions(kube),
             redises=redises,
-            grants=Grants(kube, cache, users, operator_namespace=settings.namespace, now=_now),
+            grants=grants,
             scaler=scaler,
             reporter=reporter,
             recorder=recorder,
@@ -270,6 +272,8 @@ class Operator:
         self.metrics.leading(leads=leads)
         if leads:
             self._prepare.set()
+            if self._grants is not None:
+                self._grants.renew()
             if self._connections is not None:
                 self._connections.look_at_all()
 

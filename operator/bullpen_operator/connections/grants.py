@@ -127,6 +127,12 @@ class Grants:
         if found.users == "Managed":
             await self._users.drop(redis.ref, self._users.name(key.namespace, key.name))
 
+    def renew(self) -> None:
+        """Forget what was found right: this operator leads anew, and another may have replaced passwords meanwhile."""
+        self._given.clear()
+        self._at.clear()
+        self._users.renew()
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _leave(self, namespace: str, name: str, found: Resolved) -> None:

@@ -21,6 +21,7 @@ from bullpen_operator.connections import acl
 from bullpen_operator.connections.acl import Confines
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
+from bullpen_operator.kube.errors import NotLeading
 
 log = logging.getLogger("bullpen.operator.connections")
 
@@ -104,7 +105,8 @@ class Users:
                 self._group = None
 
     async def put(self, redis: Redis, user: str, wanted: Wanted) -> None:
-        """Have the user be as wanted, now and from now on. Raises `RedisUnavailable`, `UsersRefused`."""
+        """Have the user be as wanted, now and from now on. Raises `RedisUnavailable`, `UsersRefused`, `NotLeading`."""
+        self._check_lead()
         server = self._server(redis)
         changed = server.users.get(user) != wanted
         server.users[user] = wanted
@@ -114,7 +116,8 @@ class Users:
             await self._set(server, {user: wanted})
 
     async def drop(self, ref: RedisRef, user: str) -> None:
-        """Want the user no more, and take it away. Raises `RedisUnavailable`, `UsersRefused`."""
+        """Want the user no more, and take it away. Raises `RedisUnavailable`, `UsersRefused`, `NotLeading`."""
+        self._check_lead()
         server = self._servers.get(ref)
         redis = server.redis if server is not None else await self._redises.of(ref)
         if server is not None:
@@ -132,6 +135,16 @@ class Users:
         server = self._servers.get(ref)
         if server is not None:
             server.users.pop(user, None)
+
+    def renew(self) -> None:
+        """Forget what is wanted: another operator led meanwhile, perhaps, and replaced passwords. All is put again."""
+        for server in self._servers.values():
+            server.users.clear()
+
+    def _check_lead(self) -> None:
+        if not self._leading():
+            msg = "no user was changed in Redis: this operator does not lead"
+            raise NotLeading(msg)
 
     # -- looking after one Redis -------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from bullpen_operator.connections.references import DataRef, RedisRef
 from bullpen_operator.connections.resolve import Resolved
 from bullpen_operator.connections.users import Users, UsersRefused
 from bullpen_operator.kube import kinds
+from bullpen_operator.kube.errors import NotLeading
 from bullpen_operator.kube.kinds import Key, Object
 from bullpen_worker import Worker
 from support.secrets import Secrets
@@ -242,6 +243,30 @@ async def test_a_worker_whose_login_is_refused_waits_until_it_is_not(
         assert await (await client.enqueue(double.job(2))).result(timeout="20s") == 4
         worker.stop()
         await working
+
+
+async def test_an_operator_that_leads_anew_takes_up_what_another_changed(own: embedded.Server, room: Room) -> None:
+    await room.ensure()
+    async with make_room(own.url) as other:  # which led meanwhile
+        other.grants._kube = other.secrets = room.secrets
+        changed = await other.ensure(**{"bullpen.dev/rotate": "1"})
+    valid = room.hashes()
+    room.grants.renew()
+    if room.found.ref in room.users._servers:
+        await room.users.look(room.found.ref)
+    assert room.hashes() == valid
+    assert await room.ensure(**{"bullpen.dev/rotate": "1"}) == changed
+    assert room.hashes() == valid
+
+
+async def test_without_the_lead_no_user_is_touched(room: Room) -> None:
+    await room.ensure()
+    room.users._leading = lambda: False
+    with pytest.raises(NotLeading):
+        await room.ensure("images")
+    with pytest.raises(NotLeading):
+        await room.grants.drop(Key(kinds.JOBQUEUE, "shop", "emails"), room.found, await room.redis())
+    assert room.names() == {acl.user_name("c1", "shop", "emails")}
 
 
 async def test_a_queue_that_moves_to_another_connection_has_another_password(room: Room) -> None:

@@ -95,7 +95,8 @@ def busy(found: report.Report, town: Herd) -> None:
     with town.plain as plain:
         for name in town.names[-BUSY:]:
             plain.delete(f"bull:{name}:wait")
-    herd.settle(town, calm_seconds=20.0, within=600)
+    herd.wait(lambda: town.set_to() == 0, "all to be scaled to nothing", 300)
+    herd.settle(town, calm_seconds=10.0, within=300)
 
 
 def restart(found: report.Report, town: Herd, log: IO[bytes]) -> None:

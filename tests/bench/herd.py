@@ -105,6 +105,11 @@ class Herd:
                 found.setdefault(write.name.removesuffix("-worker"), []).append(write)
         return found
 
+    def set_to(self) -> int:
+        """Give the replicas of all Deployments together."""
+        found = self.server.api().list("apps/v1", "Deployment", NAMESPACE)
+        return sum(deployment["spec"]["replicas"] for deployment in found)
+
     def metrics(self) -> str:
         """Give the operator's metrics page."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.probes}/metrics", timeout=5) as page:

@@ -11,6 +11,7 @@ from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
 from bullpen.scaling import ScalingPolicy
 from bullpen_operator.cache import Cache
+from bullpen_operator.connections.lookups import Lookups
 from bullpen_operator.connections.pool import Redis
 from bullpen_operator.connections.references import RedisRef
 from bullpen_operator.kube import kinds
@@ -117,6 +118,7 @@ class LocalRedis(Redis):
         super().__init__(
             RedisRef("redis://test", NAMESPACE, id=name),
             _NoSecrets(),
+            Lookups(),
             changed=lambda _: None,
             random=lambda: 0.5,
             monotonic=time.monotonic,

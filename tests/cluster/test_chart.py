@@ -9,13 +9,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bullpen_operator import hooks
+from bullpen_operator.kube import access
+from bullpen_operator.kube.client import Kube
 from bullpen_operator.kube.kinds import FINALIZER
 from tests.chart import schemas
 from tests.chart.rendering import CHART, EVERYTHING, MATRIX, NAMESPACE, Chart, Object, Objects, Values
@@ -406,3 +408,47 @@ async def test_what_leaves_takes_its_finalizers_and_nobody_elses(own_api_server,
 
 async def test_it_leaves_also_where_its_kinds_have_gone(own_api_server, jobs):
     await jobs.run("bullpen-release")
+
+
+class Hours:
+    """Time that passes only when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def waiting(self) -> hooks.Waiting:
+        return hooks.Waiting(clock=lambda: self.now, sleep=self.sleep)
+
+
+@pytest.fixture
+async def kube(own_api_server: ApiServer) -> AsyncIterator[Kube]:
+    async with Kube(await access.configuration(str(own_api_server.admin.kubeconfig))) as found:
+        yield found
+
+
+async def test_a_kind_that_never_comes_is_said(kube):
+    hours = Hours()
+    connection = {"apiVersion": "bullpen.dev/v1alpha1", "kind": "ClusterRedisConnection", "metadata": {"name": "a"}}
+    with pytest.raises(hooks.HookFailed, match="ClusterRedisConnection is not served 90 s after its CRD"):
+        await hooks.apply_when_served(kube, connection, hours.waiting)
+    assert hours.now == pytest.approx(hooks.SERVED_SECONDS, abs=1)
+
+
+async def test_a_pod_that_does_not_end_holds_nobody_up_for_ever(own_api_server, chart, kube):
+    api = own_api_server.api()
+    api.namespace(NAMESPACE)
+    (deployment,) = chart.objects().of("Deployment")
+    api.apply(deployment)
+    api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "bullpen", "namespace": NAMESPACE}})
+    template = deployment["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    metadata = {"name": "stuck", "namespace": NAMESPACE, "labels": labels}
+    api.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+    hours = Hours()
+    assert not await hooks.stop_operator(kube, NAMESPACE, "bullpen", labels, hours.waiting)
+    assert hours.now == pytest.approx(hooks.STOPPED_SECONDS, abs=1)
+    assert api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")["spec"]["replicas"] == 0

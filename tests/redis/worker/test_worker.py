@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bullpen import Client, Context, Handlers, SyncContext
+from bullpen import Client, Context, Handlers, RateLimited, SyncContext
 from bullpen.errors import ConfigurationError
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker import Worker
@@ -189,3 +189,40 @@ async def test_what_cannot_work_is_refused_when_it_is_made(settings: RedisSettin
     client = Client(settings)
     with pytest.raises(ConfigurationError, match="no handler for queue 'q'"):
         Worker(client, queue="q", handlers=[Handlers("other")])
+
+
+async def test_a_limit_that_one_of_them_met_holds_the_other(settings: RedisSettings) -> None:
+    q = Handlers("q")
+    met: list[float] = []
+    starts: list[float] = []
+
+    @q.handler("limited")
+    async def limited(ctx: Context[None]) -> None:
+        if ctx.fence == 1:
+            met.append(time.monotonic())
+            raise RateLimited("2s")
+        starts.append(time.monotonic())
+
+    @q.handler("other")
+    async def other() -> None:
+        starts.append(time.monotonic())
+
+    async with Client(settings) as client, asyncio.timeout(30):
+        workers = [Worker(client, queue="q", handlers=[q], concurrency=1) for _ in range(2)]
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        first = await client.enqueue(limited.job())
+        queue = client.queue("q")
+        await eventually(lambda: met)
+
+        async def is_back() -> bool:
+            return (await queue.counts())["waiting"] == 1
+
+        await eventually(is_back)
+        others = await client.enqueue_many(other.job() for _ in range(4))
+        for handle in (first, *others):
+            await handle.result(timeout="20s")
+        for worker in workers:
+            worker.stop()
+        await asyncio.gather(*running)
+    assert len(starts) == 5
+    assert min(starts) - met[0] >= 1.95

@@ -9,10 +9,11 @@ from bullpen import durations
 from bullpen.errors import ConfigurationError
 from bullpen.redis import binding
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker import logs, probes, supervisor
-from bullpen_worker.config import WorkerConfig
-from bullpen_worker.logs import JobLines, LogFormat, LogLevel, LogSettings
-from bullpen_worker.recycling import Recycling
+from bullpen_worker.executors.recycling import Recycling
+from bullpen_worker.reports import logs, probes
+from bullpen_worker.reports.logs import JobLines, LogFormat, LogLevel, LogSettings
+from bullpen_worker.supervision import supervisor
+from bullpen_worker.supervision.config import WorkerConfig
 
 
 def worker(

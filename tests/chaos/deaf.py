@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from bullpen_worker.fetching import Fetcher
+from bullpen_worker.running.fetching import Fetcher
 from tests.chaos.jobs import handlers
 
 __all__ = ["handlers"]

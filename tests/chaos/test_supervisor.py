@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker import supervisor, vitality
-from bullpen_worker.config import WorkerConfig
-from bullpen_worker.logs import LogSettings
-from bullpen_worker.supervisor import Supervisor
+from bullpen_worker.reports.logs import LogSettings
+from bullpen_worker.supervision import supervisor, vitality
+from bullpen_worker.supervision.config import WorkerConfig
+from bullpen_worker.supervision.supervisor import Supervisor
 from tests.chaos import jobs
 from tests.chaos.conftest import LOCK_S
 from tests.support.waiting import eventually_sync

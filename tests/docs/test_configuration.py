@@ -5,7 +5,7 @@ import re
 import pytest
 
 from bullpen_cli.__main__ import COMMANDS
-from bullpen_worker.exposition import WorkerMetrics
+from bullpen_worker.reports.exposition import WorkerMetrics
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")

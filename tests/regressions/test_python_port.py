@@ -15,8 +15,8 @@ import pytest
 from bullpen import Client, Handlers, RedisUnavailable, SyncClient, SyncContext
 from bullpen.queue.keys import QueueKeys
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker.custody import Custody, CustodyThread
-from bullpen_worker.heartbeat import Entry
+from bullpen_worker.keeping.custody import Custody, CustodyThread
+from bullpen_worker.keeping.heartbeat import Entry
 from tests.support.does import obedient, worker_process, working, write_policy
 from tests.support.keeping import dead
 from tests.support.waiting import eventually

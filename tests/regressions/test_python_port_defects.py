@@ -16,7 +16,7 @@ from bullpen import Backoff, Handlers, JobFailed, NonRetryableError, OptionInval
 from bullpen.errors import ConfigurationError
 from bullpen.queue import schedules
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker.hooks import NoHooks
+from bullpen_worker.running.hooks import NoHooks
 from tests.support.does import obedient, worker_process, working, write_policy
 from tests.support.proxy import proxy
 from tests.support.waiting import eventually

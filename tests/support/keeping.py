@@ -8,8 +8,8 @@ from bullpen.redis.failures import ConnectFailed, ConnectionLost, ReplyError
 from bullpen.redis.handshake import connect
 from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import pack_command
-from bullpen_worker.keeper import Terms
-from bullpen_worker.recovery import worker_name
+from bullpen_worker.keeping.keeper import Terms
+from bullpen_worker.keeping.recovery import worker_name
 
 TERMS = Terms(lock_ms=600, check_ms=200, max_crashes=3)
 PASSING = (ConnectFailed, ConnectionLost, ReplyError)

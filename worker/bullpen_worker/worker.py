@@ -29,15 +29,15 @@ from bullpen.queue import policy
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.policy import QueuePolicy
 from bullpen.redis import binding
-from bullpen_worker import recovery
-from bullpen_worker.custody import Custody, CustodyThread
-from bullpen_worker.engine import Engine
-from bullpen_worker.facilities import Facilities
-from bullpen_worker.heartbeat import Entry
-from bullpen_worker.hooks import EngineHooks, Guarded, NoHooks
-from bullpen_worker.leases import Run
-from bullpen_worker.recovery import Decision
-from bullpen_worker.table import SlotTable
+from bullpen_worker.executors.facilities import Facilities
+from bullpen_worker.keeping import recovery
+from bullpen_worker.keeping.custody import Custody, CustodyThread
+from bullpen_worker.keeping.heartbeat import Entry
+from bullpen_worker.keeping.leases import Run
+from bullpen_worker.keeping.recovery import Decision
+from bullpen_worker.keeping.table import SlotTable
+from bullpen_worker.running.engine import Engine
+from bullpen_worker.running.hooks import EngineHooks, Guarded, NoHooks
 
 if TYPE_CHECKING:
     from bullpen.clients.sync_client import SyncClient

@@ -1,6 +1,6 @@
 """What a harness does with a job that has started: whether it may run, and what is written of how it ended.
 
-These are the rules of `bullpen_worker.admission` and `bullpen_worker.acks`, on a queue in memory. The conformance tests
+These are the rules of `bullpen_worker.running.admission` and `bullpen_worker.running.acks`, on a queue in memory. The conformance tests
 (`tests/redis/conformance`) hold both against each other.
 """
 

@@ -6,8 +6,8 @@ import pytest
 import redis.asyncio
 
 from bullpen.queue.keys import QueueKeys
-from bullpen_worker.keeper import Keeper
-from bullpen_worker.table import SlotTable
+from bullpen_worker.keeping.keeper import Keeper
+from bullpen_worker.keeping.table import SlotTable
 from tests.support.keeping import PASSING, SELF, TERMS, Line, Notes, Queue
 
 

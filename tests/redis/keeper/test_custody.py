@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker.custody import Custody, CustodyThread
-from bullpen_worker.heartbeat import Entry
-from bullpen_worker.leases import Run
-from bullpen_worker.recovery import Death
+from bullpen_worker.keeping.custody import Custody, CustodyThread
+from bullpen_worker.keeping.heartbeat import Entry
+from bullpen_worker.keeping.leases import Run
+from bullpen_worker.keeping.recovery import Death
 from tests.support.keeping import SELF, TERMS, now_ms
 from tests.support.waiting import eventually
 

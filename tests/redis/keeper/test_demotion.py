@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from bullpen_worker.keeper import Terms
+from bullpen_worker.keeping.keeper import Terms
 from tests.support.keeping import TERMS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bullpen.queue.keys import QueueKeys
-from bullpen_worker.keeper import Keeper
+from bullpen_worker.keeping.keeper import Keeper
 from tests.support.keeping import PASSING, SELF, TERMS, Line, now_ms
 from tests.support.waiting import eventually
 

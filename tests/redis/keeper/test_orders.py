@@ -9,12 +9,12 @@ import pytest
 
 from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker import heartbeat
-from bullpen_worker.heartbeat import Entry
-from bullpen_worker.keeper import Keeper
-from bullpen_worker.leases import Run
-from bullpen_worker.orders import Orders, Source
-from bullpen_worker.recovery import worker_name
+from bullpen_worker.keeping import heartbeat
+from bullpen_worker.keeping.heartbeat import Entry
+from bullpen_worker.keeping.keeper import Keeper
+from bullpen_worker.keeping.leases import Run
+from bullpen_worker.keeping.orders import Orders, Source
+from bullpen_worker.keeping.recovery import worker_name
 from tests.support.keeping import PASSING, SELF, TERMS, Line, now_ms
 from tests.support.waiting import eventually
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from bullpen_worker.keeper import Keeper
-from bullpen_worker.recovery import Death, worker_name
+from bullpen_worker.keeping.keeper import Keeper
+from bullpen_worker.keeping.recovery import Death, worker_name
 from tests.support.keeping import PASSING, SELF, TERMS, Line, dead
 from tests.support.waiting import eventually
 

@@ -17,10 +17,10 @@ from bullpen.queue.keys import QueueKeys
 from bullpen.queue.policy import BUILT_IN, QueuePolicy
 from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
-from bullpen_worker.engine import Engine
-from bullpen_worker.facilities import Clients, Facilities
-from bullpen_worker.hooks import JobEnd, NoHooks
-from bullpen_worker.table import SlotTable
+from bullpen_worker.executors.facilities import Clients, Facilities
+from bullpen_worker.keeping.table import SlotTable
+from bullpen_worker.running.engine import Engine
+from bullpen_worker.running.hooks import JobEnd, NoHooks
 from tests.support.waiting import eventually
 
 T = TypeVar("T")

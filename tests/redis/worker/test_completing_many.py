@@ -13,9 +13,9 @@ from bullpen.queue import lua
 from bullpen.queue.keys import QueueKeys
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import Reply, pack_command
-from bullpen_worker.completions import Gathered
-from bullpen_worker.lines import Line
-from bullpen_worker.templates import Completion, FinishSettings, Templates
+from bullpen_worker.running.completions import Gathered
+from bullpen_worker.running.lines import Line
+from bullpen_worker.running.templates import Completion, FinishSettings, Templates
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.keyspace import MINUTE, dump, neutral
 from tests.support.waiting import eventually

@@ -6,7 +6,7 @@ import pytest
 
 from bullpen import Handlers
 from bullpen.redis.failures import ReplyError
-from bullpen_worker import mending
+from bullpen_worker.running import mending
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.waiting import eventually
 

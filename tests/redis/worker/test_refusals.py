@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from bullpen import Backoff, Handlers, NonRetryableError, Snooze
-from bullpen_worker import delivery
+from bullpen_worker.running import delivery
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.waiting import eventually
 

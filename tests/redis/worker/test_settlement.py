@@ -9,12 +9,12 @@ import pytest
 from bullpen import Backoff, Handlers
 from bullpen.handling.catalogue import Catalogue
 from bullpen.queue.policy import BUILT_IN
-from bullpen_worker import settlement
-from bullpen_worker.admission import Admission
-from bullpen_worker.control import Ticket
-from bullpen_worker.hooks import JobEnd
-from bullpen_worker.lines import Line
-from bullpen_worker.templates import Templates
+from bullpen_worker.running.admission import Admission
+from bullpen_worker.running.hooks import JobEnd
+from bullpen_worker.running.lines import Line
+from bullpen_worker.running.templates import Templates
+from bullpen_worker.supervision import settlement
+from bullpen_worker.supervision.control import Ticket
 from tests.redis.worker.conftest import Room
 from tests.support.waiting import eventually
 

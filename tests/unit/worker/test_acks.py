@@ -9,10 +9,10 @@ from bullpen.handling.failures import Failure
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ReplyError
-from bullpen_worker import acks, fetching
-from bullpen_worker.acks import Ack, FetchedJob, PutOff, Reading, Subject
-from bullpen_worker.fetching import Empty
-from bullpen_worker.templates import FinishSettings, Templates
+from bullpen_worker.running import acks, fetching
+from bullpen_worker.running.acks import Ack, FetchedJob, PutOff, Reading, Subject
+from bullpen_worker.running.fetching import Empty
+from bullpen_worker.running.templates import FinishSettings, Templates
 
 TOKEN = b"0123456789abcdef:00000000a"
 NOW = 1_795_000_000_123

@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from bullpen_worker import control
-from bullpen_worker.control import Begin, Channel, ControlError, Ticket, decode, encode
+from bullpen_worker.supervision import control
+from bullpen_worker.supervision.control import Begin, Channel, ControlError, Ticket, decode, encode
 
 BEGIN = Begin("mail", "bull", "{}", ("shop.jobs", "shop.more:them"), 10, "pod@0123456789ab", 3, "{}")
 MESSAGES = [

@@ -5,7 +5,18 @@ from collections import deque
 
 import pytest
 
-from bullpen_worker.fetching import FETCH, LIMIT_CAP_MS, NOTHING, PARK, POLL_MS, UNTOLD, Empty, Fetcher, Outlook, Step
+from bullpen_worker.running.fetching import (
+    FETCH,
+    LIMIT_CAP_MS,
+    NOTHING,
+    PARK,
+    POLL_MS,
+    UNTOLD,
+    Empty,
+    Fetcher,
+    Outlook,
+    Step,
+)
 from tests.support.waiting import eventually
 
 NOW = 1_000_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bullpen_worker.leases import Leases, Run
-from bullpen_worker.table import SlotTable
+from bullpen_worker.keeping.leases import Leases, Run
+from bullpen_worker.keeping.table import SlotTable
 
 LOCK_MS = 9_000
 

@@ -15,12 +15,12 @@ import pytest
 import structlog
 
 from bullpen.errors import ConfigurationError
-from bullpen_worker import logs
-from bullpen_worker.child import Witness
-from bullpen_worker.control import Channel
-from bullpen_worker.hooks import JobEnd
-from bullpen_worker.logs import JobLog, LogSettings
-from bullpen_worker.threads import ThreadPool
+from bullpen_worker.executors.threads import ThreadPool
+from bullpen_worker.reports import logs
+from bullpen_worker.reports.logs import JobLog, LogSettings
+from bullpen_worker.running.hooks import JobEnd
+from bullpen_worker.supervision.child import Witness
+from bullpen_worker.supervision.control import Channel
 
 SETTINGS = LogSettings("emails", "pod-7")
 
@@ -254,7 +254,7 @@ def test_what_is_not_allowed_is_refused(options: dict[str, str], message: str) -
 def test_warnings_are_lines_too() -> None:
     program = """
         import warnings
-        from bullpen_worker import logs
+        from bullpen_worker.reports import logs
         logs.configure(logs.LogSettings("emails", "pod-7"))
         warnings.warn("old")
     """
@@ -269,7 +269,7 @@ def test_warnings_are_lines_too() -> None:
 def test_the_form_follows_the_error_output(terminal: bool, no_color: str, json_: bool, coloured: bool) -> None:
     program = f"""
         import logging, os, pty, sys
-        from bullpen_worker import logs
+        from bullpen_worker.reports import logs
         if {terminal}:
             leader, follower = pty.openpty()
             os.dup2(follower, 2)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 
-from bullpen_worker import metrics
-from bullpen_worker.exposition import WorkerMetrics
+from bullpen_worker.reports import metrics
+from bullpen_worker.reports.exposition import WorkerMetrics
 
 DURATION = "bullpen_job_duration_seconds"
 WAIT = "bullpen_job_wait_seconds"

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bullpen.errors import ConfigurationError
-from bullpen_worker import probes
-from bullpen_worker.exposition import WorkerMetrics
-from bullpen_worker.probes import Address, Answers, ProbeServer, Verdict
+from bullpen_worker.reports import probes
+from bullpen_worker.reports.exposition import WorkerMetrics
+from bullpen_worker.reports.probes import Address, Answers, ProbeServer, Verdict
 
 
 class State:

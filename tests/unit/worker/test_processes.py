@@ -24,10 +24,10 @@ from bullpen.handling.outcomes import Outcome
 from bullpen.handling.registrations import Registration
 from bullpen.options import Backoff
 from bullpen.retry import Policy
-from bullpen_worker import process_child
-from bullpen_worker.logs import LogSettings
-from bullpen_worker.processes import ProcessDied, ProcessPool
-from bullpen_worker.recycling import Recycling
+from bullpen_worker.executors import process_child
+from bullpen_worker.executors.processes import ProcessDied, ProcessPool
+from bullpen_worker.executors.recycling import Recycling
+from bullpen_worker.reports.logs import LogSettings
 from support import heavy
 from support.waiting import eventually, eventually_sync
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen_worker.recovery import (
+from bullpen_worker.keeping.recovery import (
     Crashes,
     Death,
     Decision,

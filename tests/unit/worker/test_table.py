@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen_worker.table import MAX_TEXT_BYTES, SlotTable, SlotView
+from bullpen_worker.keeping.table import MAX_TEXT_BYTES, SlotTable, SlotView
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_the_table_equals_a_dictionary(steps):
 
 WRITER = """
 import sys
-from bullpen_worker.table import SlotTable
+from bullpen_worker.keeping.table import SlotTable
 table = SlotTable.attach(int(sys.argv[1]))
 print("ready", flush=True)
 n = 0

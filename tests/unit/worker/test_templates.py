@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from bullpen.queue import lua
 from bullpen.queue.keys import QueueKeys
 from bullpen.redis.wire import pack_command
-from bullpen_worker import templates
-from bullpen_worker.templates import TOKEN_LENGTH, Completion, FinishSettings, Templates
+from bullpen_worker.running import templates
+from bullpen_worker.running.templates import TOKEN_LENGTH, Completion, FinishSettings, Templates
 
 TOKEN = b"0123456789abcdef:00000000a"
 NOW = 1_795_000_000_123

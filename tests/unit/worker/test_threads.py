@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from bullpen.errors import Snooze
-from bullpen_worker.threads import ThreadPool
+from bullpen_worker.executors.threads import ThreadPool
 from support.waiting import eventually
 
 
@@ -157,7 +157,7 @@ async def test_many_results_at_once_arrive_each_at_its_caller(pool: ThreadPool) 
 def test_a_stuck_thread_does_not_keep_the_process_from_exiting() -> None:
     program = """
         import asyncio, threading
-        from bullpen_worker.threads import ThreadPool
+        from bullpen_worker.executors.threads import ThreadPool
 
         async def main():
             pool, started = ThreadPool(1), threading.Event()

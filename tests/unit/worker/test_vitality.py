@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bullpen_worker.vitality import Vitals, health, readiness
+from bullpen_worker.supervision.vitality import Vitals, health, readiness
 
 WELL = Vitals(serial=1, ready=True, age_ms=90_000, beat_ms=500, fetch_ms=4_000, slots=10, busy=3, in_time=True)
 

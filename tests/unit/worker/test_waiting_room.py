@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bullpen_worker.children import split
-from bullpen_worker.control import Ticket
-from bullpen_worker.keeper import Terms
-from bullpen_worker.leases import Run
-from bullpen_worker.waiting_room import WaitingRoom
+from bullpen_worker.keeping.keeper import Terms
+from bullpen_worker.keeping.leases import Run
+from bullpen_worker.supervision.children import split
+from bullpen_worker.supervision.control import Ticket
+from bullpen_worker.supervision.waiting_room import WaitingRoom
 
 ONE, TWO, THREE = (Ticket(str(n), f"token{n}") for n in range(3))
 ORIGIN = object()

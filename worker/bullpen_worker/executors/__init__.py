@@ -1,0 +1,1 @@
+"""Where handlers that are no coroutines run: threads, and processes of their own."""

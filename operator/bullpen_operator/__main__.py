@@ -13,7 +13,7 @@ from typing import Final
 from bullpen._version import __version__
 from bullpen.errors import BullpenError, ConfigurationError
 from bullpen_operator import logs
-from bullpen_operator.settings import PREFIX, Settings
+from bullpen_operator.settings import PREFIX, Settings, described
 
 EXAMPLES: Final = """\
 examples:
@@ -74,6 +74,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     )
     parser.add_argument("--version", action="version", version=f"bullpen-operator {__version__}")
     settings = Settings.from_environment()
+    texts = described()
     for each in fields(Settings):
         value = getattr(settings, each.name)
         shown = ",".join(value) if isinstance(value, tuple) else value
@@ -81,7 +82,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
             f"--{each.name.replace('_', '-')}",
             dest=each.name,
             metavar="VALUE",
-            help=f"{PREFIX}{each.name.upper()}; now: {shown!r}".replace("%", "%%"),
+            help=f"{texts[each.name]} [{PREFIX}{each.name.upper()}; now: {shown!r}]".replace("%", "%%"),
         )
     given = {name: text for name, text in vars(parser.parse_args(list(arguments))).items() if text is not None}
     return settings.over(given, named=lambda name: f"--{name.replace('_', '-')}")

@@ -1,5 +1,8 @@
 """What an operator is told when it starts: from flags, else from `BULLPEN_OPERATOR_*`, else what is written here."""
 
+import ast
+import inspect
+import itertools
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -157,14 +160,30 @@ def _read(example: object, text: str) -> object:
                 return False
             msg = "it is neither true nor false"
             raise ValueError(msg)
-        case int():
-            return int(text)
-        case float():
-            return float(text)
+        case int() | float():
+            try:
+                return type(example)(text)
+            except ValueError:
+                msg = f"it is no {'whole ' if isinstance(example, int) else ''}number"
+                raise ValueError(msg) from None
         case tuple():
             return tuple(part.strip() for part in text.split(",") if part.strip())
         case _:
             return text.strip()
+
+
+def described() -> dict[str, str]:
+    """Give what stands below each field of `Settings`, in one line: the help of the flags."""
+    statements = ast.parse(inspect.getsource(Settings)).body
+    body = statements[0].body if isinstance(statements[0], ast.ClassDef) else []
+    return {
+        statement.target.id: " ".join(str(text.value.value).split())
+        for statement, text in itertools.pairwise(body)
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
 
 
 def _mounted_namespace() -> str:

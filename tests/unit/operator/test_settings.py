@@ -1,10 +1,12 @@
 """What an operator is told."""
 
+from dataclasses import fields
+
 import pytest
 
 from bullpen.errors import ConfigurationError
 from bullpen_operator.__main__ import read_settings
-from bullpen_operator.settings import Settings
+from bullpen_operator.settings import Settings, described
 
 
 def test_the_environment_is_read_by_type():
@@ -32,7 +34,7 @@ def test_a_flag_goes_before_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
-        ({"BULLPEN_OPERATOR_CONCURRENCY": "many"}, "BULLPEN_OPERATOR_CONCURRENCY is 'many'"),
+        ({"BULLPEN_OPERATOR_CONCURRENCY": "many"}, "BULLPEN_OPERATOR_CONCURRENCY is 'many': it is no whole number"),
         ({"BULLPEN_OPERATOR_LEADER_ELECTION": "perhaps"}, "neither true nor false"),
         ({"BULLPEN_OPERATOR_LOG_LEVEL": "loud"}, "log_level is 'loud'"),
         ({"BULLPEN_OPERATOR_RENEW_SECONDS": "30"}, "less than lease_seconds"),
@@ -46,3 +48,11 @@ def test_what_is_wrong_is_said(environ, says):
 
 def test_two_classes_have_two_leases():
     assert Settings(class_name="blue").lease == "bullpen-operator-blue"
+
+
+def test_the_help_describes_each_flag(capsys):
+    with pytest.raises(SystemExit):
+        read_settings(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert set(described()) == {each.name for each in fields(Settings)}
+    assert "Between two tries to take or renew the lease. [BULLPEN_OPERATOR_RETRY_SECONDS; now: 2.0]" in text

@@ -97,6 +97,18 @@ def test_it_keeps_jobs_and_evicts_nothing(server):
         assert client.config_get(*wanted) == wanted
 
 
+def test_what_scripts_wrote_outlives_a_restart(server):
+    server.start()
+    job = "redis.call('HSET', KEYS[1], 'data', '{}') redis.call('LPUSH', KEYS[2], '1')"  # one transaction in the file
+    with server.client("bullpen", PASSWORD) as client:
+        client.eval(job, 2, "shop:emails:1", "shop:emails:wait")
+    server.stop()
+    server.start()
+    with server.client("bullpen", PASSWORD) as client:
+        assert client.hgetall("shop:emails:1") == {"data": "{}"}
+        assert client.lrange("shop:emails:wait", 0, -1) == ["1"]
+
+
 def test_nobody_comes_in_without_a_name(server):
     server.start()
     for username, password in [(None, None), (None, PASSWORD), ("default", ""), ("bullpen", "wrong")]:

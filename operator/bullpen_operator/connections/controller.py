@@ -82,6 +82,7 @@ class Connections:
         self._queue: WorkQueue[Key] = WorkQueue(clock=asyncio.get_running_loop().time, random=random)
         self._refs: dict[Key, RedisRef] = {}
         self._used: Mapping[Key, int] = {}
+        self._wanted: Mapping[Key, int] = {}
         self._recount = asyncio.Event()
         cache.subscribe(self._heard)
         redises.subscribe(self._redis_changed)
@@ -158,7 +159,8 @@ class Connections:
                 seen = await health.look(redis)
             except RedisUnavailable as error:
                 trouble = redis.trouble or Trouble("NoAnswer", redis.redacted(str(error)))
-        verdicts = health.judge(seen, trouble, users=connection.spec.users)
+        crowd = health.Crowd(self._wanted.get(key, 0), connection.spec.limits.connections)
+        verdicts = health.judge(seen, trouble, users=connection.spec.users, crowd=crowd)
         await self._write(key, obj, verdicts, seen.version if seen is not None else "")
 
     async def _write(self, key: Key, obj: Object, verdicts: dict[str, Verdict], version: str) -> None:
@@ -197,18 +199,23 @@ class Connections:
         while True:
             await self._recount.wait()
             self._recount.clear()
-            used = self._count()
-            changed = {key for key in used.keys() | self._used.keys() if used.get(key) != self._used.get(key)}
-            self._used = used
-            for key in changed:
-                self._queue.add(key)
+            used, wanted = self._count()
+            before = (self._used, self._wanted)
+            self._used, self._wanted = used, wanted
+            for key in used.keys() | before[0].keys():
+                if (used.get(key), wanted.get(key)) != (before[0].get(key), before[1].get(key)):
+                    self._queue.add(key)
             for redis in await self._redises.retain(set(self._refs.values())):
                 self._gone(redis.id)
             await asyncio.sleep(COUNT_SECONDS)
 
-    def _count(self) -> Mapping[Key, int]:
-        """Count the JobQueues by the connection that they name, or get by default; no spec is read in full."""
+    def _count(self) -> tuple[Mapping[Key, int], Mapping[Key, int]]:
+        """Count the JobQueues by the connection that they name, or get by default, and the connections they may open.
+
+        No spec is read in full.
+        """
         counted: Counter[Key] = Counter()
+        wanted: Counter[Key] = Counter()
         defaults: dict[str, Key | None] = {}
         offered: dict[tuple[Key, str], bool] = {}
         for obj in self._cache.all(kinds.JOBQUEUE):
@@ -228,8 +235,10 @@ class Connections:
                 continue
             if (key, namespace) not in offered:
                 offered[key, namespace] = resolve.is_offered(key, namespace, self._cache)
-            counted[key] += offered[key, namespace]
-        return +counted  # those above zero
+            if offered[key, namespace]:
+                counted[key] += 1
+                wanted[key] += health.connections_of(obj.get("spec") or {})
+        return counted, wanted
 
 
 def _outline(obj: Object) -> object:
@@ -238,4 +247,5 @@ def _outline(obj: Object) -> object:
 
 
 def _wish(obj: Object) -> object:
-    return (obj.get("spec") or {}).get("redisRef")
+    spec = obj.get("spec") or {}
+    return spec.get("redisRef"), health.connections_of(spec)

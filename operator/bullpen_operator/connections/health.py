@@ -7,7 +7,7 @@ of itself stands in one but a version number and the names of settings that we k
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from bullpen.redis import findings
 from bullpen.redis.failures import ReplyError
@@ -59,6 +59,29 @@ class Seen:
     may_manage_users: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many connections all workers may open together, and how many they are to open at most."""
+
+    wanted: int = 0
+    most: int | None = None
+
+
+def connections_of(spec: Mapping[str, Any]) -> int:
+    """Give how many connections the workers of a JobQueue open at most, by its spec as the API server has it.
+
+    A worker's supervisor has two, each of its processes three; what handlers enqueue with comes on top. Workers that are not
+    ours are not counted.
+    """
+    worker = spec.get("worker")
+    if not isinstance(worker, dict):
+        return 0
+    scaling = spec.get("scaling") or {}
+    manual = scaling.get("mode", "Auto" if scaling else "Manual") == "Manual"
+    replicas = spec.get("replicas", 1) if manual else scaling.get("maxReplicas", 0)
+    return int(replicas) * (2 + 3 * int(worker.get("processes", 1)))
+
+
 async def look(redis: Redis) -> Seen:
     """Look at a Redis. Raises `RedisUnavailable`."""
     commands = (
@@ -84,7 +107,12 @@ async def look(redis: Redis) -> Seen:
 
 
 def judge(
-    seen: Seen | None, trouble: Trouble | None, *, users: Literal["Managed", "Shared"], problem: Verdict | None = None
+    seen: Seen | None,
+    trouble: Trouble | None,
+    *,
+    users: Literal["Managed", "Shared"],
+    problem: Verdict | None = None,
+    crowd: Crowd | None = None,
 ) -> dict[str, Verdict]:
     """Give the conditions of a connection. `problem`: why its spec cannot be used at all."""
     if problem is not None:
@@ -97,7 +125,7 @@ def judge(
     if seen is None:
         unknown = Verdict("Unknown", "NotAsked", "Redis was not asked yet.")
         return {"Ready": unknown, "Reachable": unknown, "WellConfigured": unknown}
-    configured = _configured(seen)
+    configured = _configured(seen, crowd or Crowd())
     return {
         "Ready": _ready(seen, configured, users),
         "Reachable": Verdict("True", "Answers", "Redis answers."),
@@ -105,10 +133,16 @@ def judge(
     }
 
 
-def _configured(seen: Seen) -> Verdict:
+def _configured(seen: Seen, crowd: Crowd) -> Verdict:
     wrong = [name for name in _REASONS if _is_wrong(seen.findings.get(name))]
     if wrong:
         return Verdict("False", _REASONS[wrong[0]], _sentences(_SAID[name] for name in wrong))
+    if crowd.most is not None and crowd.wanted > crowd.most:
+        text = (
+            f"the JobQueues that use it may open {crowd.wanted} connections together, by their maxReplicas, and "
+            f"spec.limits.connections is {crowd.most}: lower maxReplicas, or raise the limit (and maxclients of Redis)"
+        )
+        return Verdict("False", "ConnectionsOverLimit", _sentences([text]))
     unread = [name for name in _REASONS if (found := seen.findings.get(name)) and found.status is Status.UNKNOWN]
     if unread:
         return Verdict("Unknown", "NotReadable", _sentences([_UNREAD.format(names=", ".join(unread))]))

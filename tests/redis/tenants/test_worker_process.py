@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bullpen_operator.connections import acl
+from bullpen_operator.connections import acl, health
 from tests.redis.tenants.conftest import PASSWORD, Shared, Tenant
 from tests.support.mounting import mount
 from tests.support.waiting import eventually_sync
@@ -75,6 +75,9 @@ def test_a_worker_serves_its_queue_and_its_handlers_enqueue_elsewhere_while_pass
     with pod.worker(log) as worker:
         first = pod.run("enqueue", "emails", "forward", '{"number": 1}', "--wait", "20s")
         assert first.returncode == 0, first.stderr + log.read_text()
+        # as many connections as are counted against the limit of a RedisConnection
+        own = health.connections_of({"worker": {"image": "a"}})
+        eventually_sync(lambda: sum(each["user"] == emails.user for each in shared.raw.client_list()) == own)
         shared.raw.execute_command("ACL", "SETUSER", emails.user, "resetpass", "#" + acl.password_hash(NEW))
         mount(folder, files(emails, NEW))
         shared.raw.client_kill_filter(user=emails.user)

@@ -60,6 +60,27 @@ def test_conditions_by_what_was_read(given: Seen, ready: tuple[str, str], config
         )  # or each look would be a write
 
 
+@pytest.mark.parametrize(
+    ("spec", "connections"),
+    [
+        ({}, 0),
+        ({"worker": {"image": "a"}}, 5),
+        ({"worker": {"image": "a", "processes": 2}, "replicas": 3}, 24),
+        ({"worker": {"image": "a"}, "replicas": 3, "scaling": {"maxReplicas": 20}}, 100),
+        ({"worker": {"image": "a"}, "replicas": 3, "scaling": {"mode": "Manual", "maxReplicas": 20}}, 15),
+        ({"scaleTargetRef": {"name": "a"}, "scaling": {"maxReplicas": 20}}, 0),
+    ],
+)
+def test_connections_of_a_jobqueue(spec: dict[str, object], connections: int) -> None:
+    assert health.connections_of(spec) == connections
+
+
+@pytest.mark.parametrize(("most", "reason"), [(None, "AsNeeded"), (100, "AsNeeded"), (99, "ConnectionsOverLimit")])
+def test_more_connections_than_the_limit_are_told_of(most: int | None, reason: str) -> None:
+    verdicts = health.judge(seen(), None, users="Managed", crowd=health.Crowd(100, most))
+    assert (verdicts["WellConfigured"].reason, verdicts["Ready"].status) == (reason, "True")
+
+
 def test_without_managed_users_their_rights_are_not_needed() -> None:
     assert health.judge(seen(manage=False), None, users="Shared")["Ready"].status == "True"
 

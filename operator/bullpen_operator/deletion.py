@@ -16,6 +16,7 @@ from bullpen.queue.declaration import OwnedElsewhere, Owner, WriteDeclaration, d
 from bullpen.queue.ending import QueueBusy, ReleaseQueue, purge
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.observation import Observe, Reading
+from bullpen.queue.operations.queues import ResumeQueue
 from bullpen_operator.connections.pool import Redis
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Object
@@ -89,7 +90,7 @@ async def step(redis: Redis, jobqueue: JobQueue, keys: QueueKeys, owner: Owner, 
     policy = jobqueue.spec.deletion.policy
     try:
         if over:
-            return await give_up(redis, policy, keys, owner, over=over, now_ms=now_ms)
+            return await give_up(redis, jobqueue, keys, owner, over=over, now_ms=now_ms)
         if policy == "Drain":
             return await drain(redis, jobqueue, keys, owner, now_ms)
         return await remove(redis, keys, owner)
@@ -101,10 +102,15 @@ async def step(redis: Redis, jobqueue: JobQueue, keys: QueueKeys, owner: Owner, 
         return Outcome(done=False, text=f"{policy}: {error}")
 
 
-async def give_up(redis: Redis, policy: Policy, keys: QueueKeys, owner: Owner, *, over: str, now_ms: int) -> Outcome:
-    """Let go of the queue as it is, with a tombstone where Redis takes one."""
-    rest = "The queue stays in Redis."
+async def give_up(
+    redis: Redis, jobqueue: JobQueue, keys: QueueKeys, owner: Owner, *, over: str, now_ms: int
+) -> Outcome:
+    """Let go of the queue as it is, with a tombstone where Redis takes one; what was paused to be removed runs again."""
+    policy, rest = jobqueue.spec.deletion.policy, "The queue stays in Redis."
     try:
+        if policy == "Delete" and not jobqueue.spec.paused:
+            while await redis.run(ResumeQueue(keys)) > 0:
+                pass  # jobs that Node before version 6 put aside come back some thousands at a time
         await redis.run(ReleaseQueue(keys, owner))
         await redis.run(WriteTombstone(keys, policy, over, now_ms))
     except BullpenError as error:

@@ -96,9 +96,11 @@ async def test_delete_waits_for_running_jobs_and_gives_up_at_its_timeout(api_ser
         redis.rpoplpush(KEYS.wait, KEYS.active)
         api.delete(VERSION, "JobQueue", cluster, "emails")
         await eventually(lambda: conditions(api, cluster).get("Reconciling") == ("True", "Deleting"))
+        await eventually(lambda: redis.hexists(KEYS.meta, "paused"))
         await eventually(lambda: found(api, cluster) is None, 15)
         await eventually(lambda: "DeletionGaveUp" in events(api, cluster))
         assert redis.llen(KEYS.active) == 1
+        assert not redis.hexists(KEYS.meta, "paused")  # whoever takes the queue next finds it at work
         assert b"timeout" in redis.hget(KEYS.owner, "tombstone")
 
 

@@ -32,6 +32,7 @@ from bullpen.redis.settings import RedisSettings
 from bullpen_worker.executors import lineage
 from bullpen_worker.executors.facilities import Clients, Facilities
 from bullpen_worker.executors.processes import ProcessDied
+from bullpen_worker.executors.recycling import Recycling
 from bullpen_worker.keeping.table import SlotTable
 from bullpen_worker.loading import load_handlers
 from bullpen_worker.reports import logs, metrics
@@ -149,7 +150,11 @@ class Worker:
             return
         begin = self.begin
         facilities = Facilities(
-            self._catalogue.registrations, self._slots, redis=self._settings, logs=LogSettings.from_json(begin.logs)
+            self._catalogue.registrations,
+            self._slots,
+            redis=self._settings,
+            logs=LogSettings.from_json(begin.logs),
+            recycling=Recycling(begin.recycle_jobs, begin.recycle_bytes),
         )
         async with Clients(self._settings) as clients, facilities:
             self._facilities = facilities
@@ -267,6 +272,7 @@ class Worker:
 def _steer(engine: Engine, facilities: Facilities, message: Message) -> None:
     match message:
         case control.Concurrency(slots):
+            engine.table.follow()
             engine.concurrency = slots
             facilities.resize(slots)
         case control.Hold():

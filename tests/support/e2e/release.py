@@ -51,15 +51,17 @@ class Release:
     @property
     def installed(self) -> bool:
         """Whether this session installed it, and it is there and whole."""
-        return self._fresh and self._deployed()
+        return self._fresh and self._status() == "deployed"
 
-    def _deployed(self) -> bool:
+    def _status(self) -> str:
         found = json.loads(self._helm("list", "-n", NAMESPACE, "--all", "-o", "json"))
-        return any(each["name"] == NAME and each["status"] == "deployed" for each in found)
+        return next((each["status"] for each in found if each["name"] == NAME), "")
 
     def install(self, **others: object) -> None:
         """Install or upgrade it, and wait until all of it is ready."""
         self._api.namespace(NAMESPACE, manifests.RESTRICTED)
+        if self._status().startswith("pending"):  # an earlier session was cut off
+            self._helm("uninstall", NAME, "-n", NAMESPACE, "--no-hooks", "--wait", timeout=320)
         self._volume()
         self._values.write_text(yaml.safe_dump(values(**self._built, **others)))
         command = ("upgrade", "--install", NAME, str(CHART), "-n", NAMESPACE, "-f", str(self._values))
@@ -72,7 +74,7 @@ class Release:
 
     def remove(self) -> None:
         """Take away what uninstalling leaves: the namespace, the CRDs, the volume and what is on it."""
-        if self._deployed():
+        if self._status():
             self.uninstall()
         self._api.delete("v1", "Namespace", "", NAMESPACE)
         self._kubectl("wait", "--for=delete", f"namespace/{NAMESPACE}", "--timeout=120s", timeout=130)

@@ -57,6 +57,9 @@ class Seen:
     findings: Mapping[str, Finding]
     version: str = ""
     may_manage_users: bool = True
+    loses_data_at_restart: bool = False
+    """Whether it will not read all of its append-only file: Redis reads that as the user `default`, and drops what that may not
+    do, in silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,10 @@ async def look(redis: Redis) -> Seen:
         pack_command("HELLO", 2),
         pack_command("EVAL", _SCRIPT, 0),
         pack_command("ACL", "USERS"),
+        pack_command("ACL", "GETUSER", "default"),
         *(pack_command("CONFIG", "GET", name) for name in _SETTINGS),
     )
-    info, hello, script, users, *settings = await redis.exchange(b"".join(commands), len(commands))
+    info, hello, script, users, default, *settings = await redis.exchange(b"".join(commands), len(commands))
     fields = parse_info(info)
     config: dict[str, str] = {}
     for reply in settings:
@@ -103,7 +107,8 @@ async def look(redis: Redis) -> Seen:
         script_error=str(script) if isinstance(script, ReplyError) else None,
     )
     found = {each.name: each for each in findings.judge(seen) if each.name in _REASONS}
-    return Seen(found, _version(fields, seen.hello or {}), not isinstance(users, ReplyError))
+    loses = fields.get("aof_enabled") == "1" and _is_weak(default)
+    return Seen(found, _version(fields, seen.hello or {}), not isinstance(users, ReplyError), loses)
 
 
 def judge(
@@ -137,6 +142,12 @@ def _configured(seen: Seen, crowd: Crowd) -> Verdict:
     wrong = [name for name in _REASONS if _is_wrong(seen.findings.get(name))]
     if wrong:
         return Verdict("False", _REASONS[wrong[0]], _sentences(_SAID[name] for name in wrong))
+    if seen.loses_data_at_restart:
+        text = (
+            "Redis reads its append-only file as the user default, who may not do everything: at a restart it drops what was "
+            "written by scripts, all jobs; set the user default to `off resetpass ~* &* +@all`"
+        )
+        return Verdict("False", "DefaultUserRestricted", _sentences([text]))
     if crowd.most is not None and crowd.wanted > crowd.most:
         text = (
             f"the JobQueues that use it may open {crowd.wanted} connections together, by their maxReplicas, and "
@@ -173,6 +184,17 @@ def _ready(seen: Seen, configured: Verdict, users: Literal["Managed", "Shared"])
     if configured.status == "False":
         return Verdict("True", "Usable", "Redis can be used, and jobs may get lost: see the condition WellConfigured.")
     return Verdict("True", "Usable", "Redis can be used.")
+
+
+def _is_weak(default: Reply) -> bool:
+    """Say whether the user `default`, on or off, may not run all commands on all keys. Unknown is not weak."""
+    if not isinstance(default, list):
+        return False
+    fields = dict(zip(default[::2], default[1::2], strict=False))
+    commands, keys = fields.get(b"commands"), fields.get(b"keys")
+    patterns = keys.split() if isinstance(keys, bytes) else keys if isinstance(keys, list) else []
+    all_commands = isinstance(commands, bytes) and b"+@all" in commands.split()
+    return not (all_commands and (b"~*" in patterns or b"*" in patterns))
 
 
 def _sentences(parts: Iterable[str]) -> str:

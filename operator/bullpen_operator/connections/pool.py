@@ -201,6 +201,11 @@ class Redis:
                 async with asyncio.timeout(max(timeout, CONNECT_SECONDS + _MARGIN_SECONDS)):
                     await self._tried.wait()
         connection = self.link.connection
+        if connection is None:
+            with contextlib.suppress(ConnectFailed):
+                await self.link.ready(
+                    within=0
+                )  # raises `LinkDied` where its task died of a bug: nobody will ever connect
         if connection is None or self._monotonic() < self._rest_until:
             raise RedisUnavailable(self.why or f"Redis {self.id}: no connection yet")
         try:

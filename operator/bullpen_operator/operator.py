@@ -21,7 +21,7 @@ from typing import Final
 from kubernetes.aio.client import Configuration
 
 from bullpen.errors import BullpenError, ConfigurationError
-from bullpen_operator import metrics, probes
+from bullpen_operator import metrics, pauses, probes
 from bullpen_operator.cache import REPLICA_MANAGERS, Cache, Change
 from bullpen_operator.cases import Parts
 from bullpen_operator.children import Children
@@ -355,9 +355,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     operator = Operator(settings, await access.configuration(settings.kubeconfig))
     work = asyncio.create_task(operator.run(), name="operator")
     wait = asyncio.create_task(stop.wait(), name="stop")
+    short = asyncio.create_task(pauses.keep_short(), name="pauses")
     try:
         await asyncio.wait((work, wait), return_when=asyncio.FIRST_COMPLETED)
     finally:
+        short.cancel()
         wait.cancel()
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):

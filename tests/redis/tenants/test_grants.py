@@ -20,7 +20,7 @@ from bullpen_operator.connections import acl, binding
 from bullpen_operator.connections.grants import BindingNameTaken, Grants
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import DataRef, RedisRef
-from bullpen_operator.connections.resolve import Resolved
+from bullpen_operator.connections.resolve import Resolved, resolve
 from bullpen_operator.connections.users import Users, UsersRefused
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.errors import NotLeading
@@ -273,6 +273,42 @@ async def test_a_queue_that_moves_to_another_connection_has_another_password(roo
     first = await room.ensure()
     moved = replace(room.found, connection_key=Key(kinds.REDIS_CONNECTION, "shop", "own"))
     assert (await room.ensure(found=moved))["password"] != first["password"]
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "reached"),
+    [
+        ({}, {"shop:emails:*", "shop:dead:*"}),
+        ({"redisRef": {"name": "other"}}, {"shop:emails:*"}),
+        (None, {"shop:emails:*"}),
+    ],
+    ids=["on the same connection", "on another", "not there"],
+)
+async def test_a_dead_letter_queue_is_reached_where_it_is_on_the_same_connection(
+    room: Room, elsewhere: dict[str, object] | None, reached: set[str]
+) -> None:
+    cache = Cache()
+    room.grants._cache = cache
+    endpoint = room.found.ref.endpoint
+    for name, default in (("main", "true"), ("other", "false")):
+        metadata = {"name": name, "namespace": "shop", "annotations": {"bullpen.dev/default": default}}
+        cache.put(kinds.REDIS_CONNECTION, {"metadata": metadata, "spec": {"endpoints": [endpoint], "prefix": "shop"}})
+    if elsewhere is not None:
+        if elsewhere:  # the same server by another account: another tenant's business, for all that is known
+            other = cache.get(kinds.REDIS_CONNECTION, "shop", "other")
+            assert other is not None
+            other["spec"]["auth"] = {"password": {"secretKeyRef": {"name": "a", "key": "b"}}}
+        cache.put(kinds.JOBQUEUE, manifest("dead") | {"spec": elsewhere})
+    obj = manifest("emails") | {"spec": {"deadLetter": {"jobQueueRef": {"name": "dead"}}}}
+    jobqueue = JobQueue.model_validate(obj, extra="ignore")
+    found = resolve(jobqueue, cache, operator_namespace="infra")
+    assert isinstance(found, Resolved)
+    redis = await room.redises.of(found.ref)
+    await eventually(lambda: redis.up)
+    await room.grants.ensure(obj, jobqueue, found, redis)
+    with contextlib.closing(room.raw) as raw:
+        user = raw.acl_getuser(room.users.name("shop", "emails"))
+    assert {pattern.removeprefix("~") for pattern in user["keys"]} == reached
 
 
 async def test_drop_takes_the_user_and_ends_its_connections(room: Room) -> None:

@@ -1,6 +1,7 @@
 """From settings to a connection that is authenticated, named, on its database, and answers."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -74,11 +75,14 @@ async def _open(settings: RedisSettings, connection: Connection) -> None:
     tls = settings.tls
     # In a thread: the system's authorities alone take some 20 ms to read.
     context = await asyncio.to_thread(tls.context) if tls is not None else None
-    # asyncio's own loops know it; uvloop, which web servers bring, does not.
-    eyeballs: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
+    host = settings.looked_up or settings.host
+    # asyncio's own loops know it; uvloop, which web servers bring, does not. One address runs no race: one that is
+    # cancelled leaves a socket open (CPython's staggered_race, up to 3.12 at least).
+    races = isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host)
+    eyeballs: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if races else {}
     transport, _ = await loop.create_connection(
         lambda: connection,
-        settings.looked_up or settings.host,
+        host,
         settings.port,
         **eyeballs,
         ssl=context,
@@ -88,6 +92,14 @@ async def _open(settings: RedisSettings, connection: Connection) -> None:
     if opened is not None:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return True
+    return False
 
 
 async def _introduce(settings: RedisSettings, connection: Connection, name: str | None) -> None:

@@ -215,7 +215,9 @@ class Operator:
         return f"{self._cluster_id}/{self._settings.class_name}"
 
     def _exists(self, namespace: str, name: str) -> bool:
-        return self.cache.get(kinds.JOBQUEUE, namespace, name) is not None
+        """Whether there is such a JobQueue, or a pod of one that is gone: it still has jobs to finish."""
+        known = self.cache.get(kinds.JOBQUEUE, namespace, name) is not None
+        return known or any(self.cache.pods_of(namespace, name))
 
     # -- working -----------------------------------------------------------------------------------------------------
 

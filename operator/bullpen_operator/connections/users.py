@@ -60,6 +60,7 @@ class _Server:
     set_at: float = 0.0
     refused_seen: frozenset[tuple[str, str]] = frozenset()
     orphans: dict[str, float] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
 
@@ -68,7 +69,7 @@ class Users:
     """See the module.
 
     `cluster` gives what tells the users of this operator's JobQueues from all others: cluster and class. `exists` says whether
-    there is a JobQueue of this namespace and name.
+    there is a JobQueue of this namespace and name, or a pod of its workers.
     """
 
     def __init__(
@@ -110,25 +111,23 @@ class Users:
         server = self._server(redis)
         changed = server.users.get(user) != wanted
         server.users[user] = wanted
+        server.leaving.discard(user)
         if changed or not server.run_id:
             if not server.run_id:
                 await self._identify(server)
             await self._set(server, {user: wanted})
 
     async def drop(self, ref: RedisRef, user: str) -> None:
-        """Want the user no more, and take it away. Raises `RedisUnavailable`, `UsersRefused`, `NotLeading`."""
+        """Want the user no more, and take it away once its JobQueue and the last of its workers are gone.
+
+        Taking it away ends its connections, and a worker that is told to end still has jobs to finish. Raises
+        `RedisUnavailable`, `UsersRefused`, `NotLeading`.
+        """
         self._check_lead()
-        server = self._servers.get(ref)
-        redis = server.redis if server is not None else await self._redises.of(ref)
-        if server is not None:
-            server.users.pop(user, None)
-            server.unsaved = True
-        try:
-            await redis.call("ACL", "DELUSER", user)
-        except ReplyError as error:
-            raise self._refused(redis, error) from error
-        if server is not None and not server.users:
-            await self._save(server)
+        server = self._server(await self._redises.of(ref))
+        server.users.pop(user, None)
+        server.leaving.add(user)
+        await self._let_go(server)
 
     def forget(self, ref: RedisRef, user: str) -> None:
         """Want the user no more, and leave it to the look-out to take it away."""
@@ -167,7 +166,7 @@ class Users:
             server.wake.set()
 
     async def _keep(self, server: _Server) -> None:
-        while server.users or server.unsaved or server.orphans:
+        while server.users or server.unsaved or server.orphans or server.leaving:
             server.wake.clear()
             with contextlib.suppress(RedisUnavailable, UsersRefused, ReplyError):
                 if self._leading():
@@ -208,6 +207,7 @@ class Users:
                 log.info("users_set_again", extra={"redis": server.redis.id, "missing": len(missing)})
         elif locked_out:
             await self._set(server, {user: server.users[user] for user in locked_out})
+        await self._let_go(server)
         await self._sweep(server, there)
         if server.unsaved:
             await self._save(server)
@@ -246,6 +246,22 @@ class Users:
             server.set_at = self._monotonic()
         if server.task is None:
             self._watch(server)
+
+    async def _let_go(self, server: _Server) -> None:
+        """Take away those who were dropped, where nobody works as them any more."""
+        gone = [user for user in server.leaving if not self._is_needed(user)][:_AT_ONCE]
+        if not gone:
+            return
+        try:
+            await server.redis.call("ACL", "DELUSER", *gone)
+        except ReplyError as error:
+            raise self._refused(server.redis, error) from error
+        server.leaving.difference_update(gone)
+        server.unsaved = True
+
+    def _is_needed(self, user: str) -> bool:
+        owner = acl.owner_of(user, self._cluster())
+        return owner is not None and self._exists(*owner)
 
     async def _sweep(self, server: _Server, there: set[str]) -> None:
         """Take away users of JobQueues that are gone, or that moved to another Redis."""

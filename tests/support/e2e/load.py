@@ -65,13 +65,12 @@ class Toolbox:
 
 
 def spent(jobs: Iterable[Ended]) -> list[Ended]:
-    """The jobs that were not done in exactly one attempt: none should be."""
+    """The jobs that were not done in one attempt that no stall ended: none should be.
+
+    `attempts_started` may be 2: a worker that is told to stop as it fetches gives the job back, and that spends nothing.
+    """
     return [
-        job
-        for job in jobs
-        if not (
-            job.finished and job.failed is None and (job.attempts_made, job.attempts_started, job.stalls) == (1, 1, 0)
-        )
+        job for job in jobs if not (job.finished and job.failed is None and (job.attempts_made, job.stalls) == (1, 0))
     ]
 
 

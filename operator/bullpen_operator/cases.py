@@ -1,10 +1,10 @@
 """One JobQueue as a reconcile takes it, and what the reconcile works with."""
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from bullpen import scaling
-from bullpen.api.v1alpha1 import JobQueue, JobQueueSpec
+from bullpen.api.v1alpha1 import JobQueue
 from bullpen.queue.declaration import Owner
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.cache import Cache
@@ -97,22 +97,6 @@ class Case:
             target=self.target,
             protect=worker is not None and worker.disruption == "Protect",
         )
-
-
-CONNECTIONS_OF_A_POD: Final = 2
-"""What a worker's supervisor keeps to Redis: one to ask by, one to be told by."""
-
-CONNECTIONS_OF_A_PROCESS: Final = 3
-"""What each of its processes keeps: two to work by, one to wait by."""
-
-
-def most_connections(spec: JobQueueSpec) -> int:
-    """Give how many connections to Redis the JobQueue's own workers may keep at most."""
-    if spec.worker is None:
-        return 0
-    policy = scaling.policy_of(spec)
-    pods = policy.manual_replicas if policy.mode == "Manual" else policy.max_replicas
-    return pods * (CONNECTIONS_OF_A_POD + CONNECTIONS_OF_A_PROCESS * spec.worker.processes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from bullpen_operator import cases, ownership, specs
 from bullpen_operator.cases import Case, Parts, Place, Result
 from bullpen_operator.children import Refused
 from bullpen_operator.conditions import Facts, Problem
-from bullpen_operator.connections import resolve
+from bullpen_operator.connections import health, resolve
 from bullpen_operator.connections.pool import Redis
 from bullpen_operator.connections.references import RedisRef
 from bullpen_operator.endings import Endings
@@ -259,7 +259,7 @@ class Reconciler:
     def _crowded(self, case: Case) -> str:
         """Say that all workers of a connection's JobQueues could open more connections than it has; else an empty text."""
         found = case.place.found
-        self._connections[case.key] = (found.connection_key, cases.most_connections(case.jobqueue.spec))
+        self._connections[case.key] = (found.connection_key, health.connections_of(case.obj["spec"]))
         if found.most_connections is None:
             return ""
         most = sum(each for connection, each in self._connections.values() if connection == found.connection_key)

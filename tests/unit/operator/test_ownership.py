@@ -4,9 +4,9 @@ import datetime as dt
 
 import pytest
 
-from bullpen.api.v1alpha1 import JobQueue, JobQueueSpec
+from bullpen.api.v1alpha1 import JobQueue
 from bullpen.queue.declaration import Owner
-from bullpen_operator import cases, deletion, specs
+from bullpen_operator import deletion, specs
 from bullpen_operator.kube import kinds
 from bullpen_operator.ownership import may_take
 
@@ -80,19 +80,3 @@ def test_what_is_not_done_yet_is_named_and_the_rest_is_used():
     found = read(deadLetter={"jobQueueRef": {"name": "dead"}})
     assert found.jobqueue is not None
     assert (found.problem.reason, "spec.deadLetter" in found.problem.message) == ("NotYet", True)
-
-
-@pytest.mark.parametrize(
-    ("spec", "most"),
-    [
-        ({"scaling": {"maxReplicas": 10}}, 50),
-        ({"scaling": {"maxReplicas": 10}, "worker": {"image": "a", "handlers": ["a"], "processes": 4}}, 140),
-        ({"replicas": 3}, 15),
-        ({"scaling": {"maxReplicas": 10}, "worker": None}, 0),
-    ],
-)
-def test_the_connections_that_workers_may_open(spec, most):
-    whole = {"worker": {"image": "a", "handlers": ["a"]}} | spec
-    assert (
-        cases.most_connections(JobQueueSpec.model_validate({k: v for k, v in whole.items() if v is not None})) == most
-    )

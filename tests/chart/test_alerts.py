@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bullpen_operator import metrics
-from bullpen_worker import metrics as worker_metrics
+from bullpen_worker.reports import metrics as worker_metrics
 from tests.chart.rendering import CHART, ROOT
 from tests.support import prometheus
 

@@ -69,6 +69,13 @@ def bullpen_images(cluster: Cluster, tell: Callable[[str], None]) -> None:
 
 
 @pytest.fixture(scope="session")
+def studio_image(cluster: Cluster, bullpen_images: None, tell: Callable[[str], None]) -> None:
+    """The example's."""
+    tell("building the studio's image")
+    images.build_studio(cluster)
+
+
+@pytest.fixture(scope="session")
 def redis_image(cluster: Cluster) -> str:
     """A Redis."""
     images.build_redis(cluster)

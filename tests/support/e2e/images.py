@@ -14,6 +14,7 @@ WORKER = f"localhost/bullpen-worker:{TAG}"
 LOAD, LOAD_2 = "localhost/bullpen-load:1", "localhost/bullpen-load:2"
 REDIS = "localhost/bullpen-redis:7"
 NODE_WORKER = "localhost/bullpen-node-worker:1"
+STUDIO = "localhost/studio:1"
 
 
 def build_bullpen(cluster: Cluster) -> None:
@@ -26,6 +27,12 @@ def build_load(cluster: Cluster) -> None:
     """Handlers on the worker's image, in two versions."""
     for tag, version in ((LOAD, "1"), (LOAD_2, "2")):
         cluster.build(tag, SOURCES / "load", BASE=WORKER, VERSION=version)
+
+
+def build_studio(cluster: Cluster) -> None:
+    """The example's handlers and producer on the worker's image."""
+    folder = PROJECT / "examples" / "studio"
+    cluster.build(STUDIO, folder, folder / "Dockerfile", BASE=WORKER)
 
 
 def build_redis(cluster: Cluster) -> None:

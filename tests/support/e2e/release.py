@@ -62,7 +62,7 @@ class Release:
         self._api.namespace(NAMESPACE, manifests.RESTRICTED)
         if self._status().startswith("pending"):  # an earlier session was cut off
             self._helm("uninstall", NAME, "-n", NAMESPACE, "--no-hooks", "--wait", timeout=320)
-        self._volume()
+        self.volume("redis", claim=f"{NAMESPACE}/data-{NAME}-redis-0", user=999)
         self._values.write_text(yaml.safe_dump(values(**self._built, **others)))
         command = ("upgrade", "--install", NAME, str(CHART), "-n", NAMESPACE, "-f", str(self._values))
         self._helm(*command, "--wait", "--timeout", "180s", timeout=200)
@@ -83,8 +83,7 @@ class Release:
                 self._api.delete(
                     "apiextensions.k8s.io/v1", "CustomResourceDefinition", "", definition["metadata"]["name"]
                 )
-        self._api.delete("v1", "PersistentVolume", "", "bullpen-e2e")
-        self._on_node("rm -rf /data/redis")
+        self.drop_volume("redis")
 
     def pods(self, component: str = "operator") -> list[Object]:
         """The pods of a component that are not on their way out."""
@@ -98,31 +97,38 @@ class Release:
         holder: str = (lease or {}).get("spec", {}).get("holderIdentity") or ""
         return holder
 
-    def _volume(self) -> None:
-        # Before its claim is there: a volume of a node's folder, owned by who Redis runs as.
-        claim = f"data-{NAME}-redis-0"
-        found = self._api.find("v1", "PersistentVolume", "", "bullpen-e2e")
+    def volume(self, name: str, *, claim: str, user: int) -> None:
+        """Have a volume of the node's own folder, for this claim (namespace/name), owned by this user."""
+        volume = f"bullpen-e2e-{name}"
+        found = self._api.find("v1", "PersistentVolume", "", volume)
         if found is not None and found["status"]["phase"] != "Released":
             return
-        self._api.delete("v1", "PersistentVolume", "", "bullpen-e2e")
-        self._on_node("mkdir -p /data/redis && chown 999:999 /data/redis && chmod 700 /data/redis")
+        self._api.delete("v1", "PersistentVolume", "", volume)
+        # Before its claim is there.
+        self._on_node(f"mkdir -p /data/{name} && chown {user}:{user} /data/{name} && chmod 700 /data/{name}")
+        namespace, _, named = claim.partition("/")
         self._api.install(
             [
                 {
                     "apiVersion": "v1",
                     "kind": "PersistentVolume",
-                    "metadata": {"name": "bullpen-e2e"},
+                    "metadata": {"name": volume},
                     "spec": {
                         "capacity": {"storage": "1Gi"},
                         "accessModes": ["ReadWriteOnce"],
                         "persistentVolumeReclaimPolicy": "Retain",
                         "storageClassName": "",
-                        "claimRef": {"namespace": NAMESPACE, "name": claim},
-                        "hostPath": {"path": f"{DATA}/redis", "type": "Directory"},
+                        "claimRef": {"namespace": namespace, "name": named},
+                        "hostPath": {"path": f"{DATA}/{name}", "type": "Directory"},
                     },
                 }
             ]
         )
+
+    def drop_volume(self, name: str) -> None:
+        """Take the volume away, with what is on it."""
+        self._api.delete("v1", "PersistentVolume", "", f"bullpen-e2e-{name}")
+        self._on_node(f"rm -rf /data/{name}")
 
     def _on_node(self, command: str) -> None:
         """Run a command as the node's root, in a folder of the node's."""

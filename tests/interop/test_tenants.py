@@ -78,7 +78,8 @@ async def test_a_node_queue_and_a_node_worker_do_all_they_can(tenant: NodeDriver
             await node.queue(q, method, *args)
         await node.closeWorker(q)
     assert node.errors == []
-    assert {each["object"] for each in raw.acl_log()} - {"client|setinfo"} == set()
+    # Node tells the server its library's name, and does without where it may not; Redis 6.2 logs no subcommands.
+    assert {each["object"] for each in raw.acl_log()} - {"client|setinfo", "client"} == set()
 
 
 async def _ended(node: NodeDriver, queue: str, job: str) -> dict | None:

@@ -171,11 +171,10 @@ async def test_a_quota_is_told_and_no_more_are_asked_for(control_plane, controll
         await eventually(lambda: replicas(api, town) == 0, 15)
         add(redis, 25)
         await eventually(lambda: replicas(api, town) == 3, 15)
-        await eventually(lambda: scaling(api, town).get("reason") != "", 5)
-        add(redis, 25)
+        await eventually(lambda: conditions(api, town).get("WorkersAvailable") == ("False", "WorkersCannotStart"), 20)
+        add(redis, 25)  # from here on it is known that more pods would not start
         await eventually(lambda: scaling(api, town).get("reason") == "PodsCannotStart", 20)
         assert replicas(api, town) == 3
-        await eventually(lambda: conditions(api, town).get("WorkersAvailable") == ("False", "WorkersCannotStart"), 10)
         api.delete("v1", "ResourceQuota", town, "few")
 
 

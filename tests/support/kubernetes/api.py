@@ -22,6 +22,9 @@ MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 
+_IDLE_S = 20.0
+"""A connection that was kept for longer may have been ended by the server, which a request that is no read would not survive."""
+
 
 class ApiError(Exception):
     """The API server said no."""
@@ -52,6 +55,7 @@ class Api:
         self._tls = _tls(cluster, user)
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
+        self._used = 0.0
 
     # --- plain requests
 
@@ -243,7 +247,11 @@ class Api:
         headers = self.headers | ({"Content-Type": content_type} if body is not None else {})
         data = None if body is None else json.dumps(body).encode()
         with self._lock:
+            if time.monotonic() - self._used > _IDLE_S and self._connection is not None:
+                self._connection.close()
+                self._connection = None
             for attempt in (1, 2):  # a kept connection may have ended meanwhile
+                self._used = time.monotonic()
                 fresh = self._connection is None
                 connection = self._connection = self._connection or self.connect(self._timeout_s)
                 try:

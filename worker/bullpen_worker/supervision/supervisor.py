@@ -32,10 +32,11 @@ from bullpen_worker.reports import logs
 from bullpen_worker.reports.exposition import WorkerMetrics
 from bullpen_worker.reports.metrics import Snapshot
 from bullpen_worker.reports.probes import Answers, ProbeServer, Verdict
-from bullpen_worker.supervision import children, control, vitality
+from bullpen_worker.supervision import children, control, starts, vitality
 from bullpen_worker.supervision.children import Child, End
 from bullpen_worker.supervision.config import DEFAULT_CONCURRENCY, WorkerConfig, per_worker, plain
 from bullpen_worker.supervision.control import Begin, Report, Ticket
+from bullpen_worker.supervision.starts import Starts
 from bullpen_worker.supervision.waiting_room import WaitingRoom
 
 CHILD: Final = (sys.executable, "-m", "bullpen_worker.supervision.child")
@@ -46,15 +47,9 @@ SOLOS_AT_ONCE: Final = 4
 OBEY_S: Final = 3.0
 """How long after the end of the grace period a child may take to hand its jobs back and end."""
 
-STARTS: Final = 3
-"""So many children in a row that end before they are ready, or break soon after, end the worker."""
-
 _WATCH_S: Final = 0.25
 _ROWS: Final = 128
-_SETTLED_S: Final = 10.0
 _DEAF_FOR_S: Final = 5.0  # a child whose slots were all busy for long has just not said yet that it fetches
-_FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 10.0
 _LAST_WORDS_S: Final = 1.0
 _TELL_EVERY_S: Final = 10.0
 
@@ -93,8 +88,7 @@ class Supervisor:
         self._serial = 0
         self._solos = 0
         self._exit_code = 0
-        self._failed_starts = 0
-        self._broken_in_a_row = 0
+        self._starts = Starts()
         self._started: set[int] = set()
         self._holds = False
         self._limited_until = 0.0
@@ -265,37 +259,31 @@ class Supervisor:
                 child = await self._spawn(self._shares[number])
             except OSError as error:
                 logger.error("no child can be started: %s", error)  # noqa: TRY400 - the kernel's word says it all
-                self._count_failed_start()
+                self._give_up_if(self._starts.failed())
                 pause_s = await self._rest(pause_s)
                 continue
             end = await self._mind(child)
             if end is End.DONE or self._stopped.is_set():
                 continue
+            now = time.monotonic()
             if child.ready_at is None:
-                self._count_failed_start()
-            self._count_broken(child, end)
-            lived_s = time.monotonic() - child.began
-            pause_s = await self._rest(0.0 if lived_s > _SETTLED_S else pause_s)
+                self._give_up_if(self._starts.failed())
+            self._give_up_if(
+                self._starts.ended(end, ready_for_s=None if child.ready_at is None else now - child.ready_at)
+            )
+            pause_s = await self._rest(0.0 if now - child.began > starts.SETTLED_S else pause_s)
 
     async def _rest(self, before_s: float) -> float:
         """Wait before the next start, longer than the last time; gives how long. A stop cuts it short."""
-        pause_s = min(max(2 * before_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        pause_s = starts.next_pause(before_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._stopped.wait()
         return pause_s
 
-    def _count_failed_start(self) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= STARTS and not self._stopping:
-            self.fail(f"{STARTS} children in a row ended before they were ready: see their output above")
-
-    def _count_broken(self, child: Child, end: End) -> None:
-        """A worker whose own code fails again and again must not look alive, and do nothing."""
-        soon = child.ready_at is None or time.monotonic() - child.ready_at < _SETTLED_S
-        self._broken_in_a_row = self._broken_in_a_row + 1 if end is End.BROKEN and soon else 0
-        if self._broken_in_a_row >= STARTS and not self._stopping:
-            self.fail(f"{STARTS} children in a row could not go on: see their errors above")
+    def _give_up_if(self, why: str) -> None:
+        if why and not self._stopping:
+            self.fail(why)
 
     async def _spawn(self, slots: int, solo: Ticket | None = None, origin: Child | None = None) -> Child:
         self._serial += 1
@@ -363,7 +351,7 @@ class Supervisor:
                 self._names = names
                 if child.solo is None:
                     self._started.add(child.serial)
-                    self._failed_starts = 0
+                    self._starts.ready()
                     self._assign_overdue()
                 self._custody.orders.call()
             case control.Metrics(snapshot):
@@ -440,7 +428,7 @@ class Supervisor:
             child = await self._spawn(1, ticket, origin)
         except OSError as error:
             logger.error("no child can be started for a suspect: %s", error)  # noqa: TRY400 - as above
-            self._count_failed_start()
+            self._give_up_if(self._starts.failed())
             self._solos -= 1
             self._give_slot_back(origin)
             await self._hand_back(self._room.runs_of(ticket), Death.NONE, self.name)
@@ -449,7 +437,7 @@ class Supervisor:
         self._room.leave(ticket)
         end = await self._mind(child)
         if end is not End.DONE and child.ready_at is None:
-            self._count_failed_start()
+            self._give_up_if(self._starts.failed())
 
     def _give_slot_back(self, origin: Child | None) -> None:
         if origin is not None:

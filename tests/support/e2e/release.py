@@ -104,8 +104,9 @@ class Release:
         if found is not None and found["status"]["phase"] != "Released":
             return
         self._api.delete("v1", "PersistentVolume", "", volume)
-        # Before its claim is there.
-        self._on_node(f"mkdir -p /data/{name} && chown {user}:{user} /data/{name} && chmod 700 /data/{name}")
+        # Before its claim is there; what an earlier cluster left in the folder is none of this one's.
+        fresh = f"rm -rf /data/{name} && " if found is None else ""
+        self._on_node(f"{fresh}mkdir -p /data/{name} && chown {user}:{user} /data/{name} && chmod 700 /data/{name}")
         namespace, _, named = claim.partition("/")
         self._api.install(
             [

@@ -211,7 +211,7 @@ async def test_another_operator_goes_on_without_a_jump(control_plane, controlled
     mark = Audit(control_plane.audit_log).mark()
     async with running(login, town) as second:
         await eventually(lambda: second.prepared and second.queue.idle and second.leads(), 15)
-        (observer,) = second._scaler.observers
+        (observer,) = await eventually(lambda: tuple(second._scaler.observers), 15)
         readings = observer.readings
         await eventually(lambda: observer.readings > readings + 3, 10)
         assert replicas(api, town) == 3

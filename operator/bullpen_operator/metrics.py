@@ -15,7 +15,8 @@ queue_oldest_job_timestamp_seconds  gauge                          since when th
                                                                    absent while none waits
 queue_paused                        gauge                          1 while no job starts because the queue is paused
 queue_jobs_completed_total          counter                        jobs that completed, by the counts that BullMQ's
-                                                                   metrics keep; absent where no worker keeps them
+                                                                   metrics keep; absent where no worker keeps them, and
+                                                                   until the first job has ended
 queue_jobs_failed_total             counter                        jobs that failed for good, by the same counts
 queue_desired_replicas              gauge                          replicas that were decided on
 queue_replicas                      gauge                          replicas that there are
@@ -28,7 +29,8 @@ queue_wake_seconds                  histogram                      from the firs
                                                                    its workers' number
 queue_alert_threshold               gauge      alert               what ``spec.alerts`` sets: ``oldestJobAge`` in seconds,
                                                                    ``failureRatio`` from 0 to 1
-queue_dead_letter_jobs              gauge                          jobs in the queue's dead-letter queue
+queue_dead_letter_jobs              gauge                          jobs in the queue's dead-letter queue; shown by nobody
+                                                                   yet: ``spec.deadLetter`` is ``NotYet``
 ==================================  =========  ==================  =====================================================
 
 Of the operator itself:
@@ -290,7 +292,12 @@ class _Counts:
             reading.failed,
             reading.paused_waiting,
         )
-        return cls(jobs, reading.oldest_ms, reading.paused, reading.completed_total, reading.failed_total)
+        completed, failed = reading.completed_total, reading.failed_total
+        if completed is not None or failed is not None:
+            # BullMQ begins each count with the first job that ends so: where one is kept, the other is 0, not unknown. A
+            # share of all that ended would else be silent where every job fails.
+            completed, failed = completed or 0, failed or 0
+        return cls(jobs, reading.oldest_ms, reading.paused, completed, failed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,14 +122,21 @@ def test_what_is_known_of_a_queue_is_shown(shown, name, samples):
     ("change", "absent"),
     [
         ({"oldest_ms": None}, "bullpen_queue_oldest_job_timestamp_seconds"),
-        ({"completed_total": None}, "bullpen_queue_jobs_completed_total"),
-        ({"failed_total": None}, "bullpen_queue_jobs_failed_total"),
+        ({"completed_total": None, "failed_total": None}, "bullpen_queue_jobs_completed_total"),
+        ({"completed_total": None, "failed_total": None}, "bullpen_queue_jobs_failed_total"),
     ],
 )
 def test_what_is_not_known_is_absent_and_no_zero(shown, change, absent):
     fill(shown)
     shown.counted(EMAILS, "mail", dataclasses.replace(READING, **change))
     assert of_emails(shown, absent) == {}
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed"])
+def test_where_no_job_ever_ended_so_there_are_none(shown, outcome):
+    """Redis has a count from the first job on: a share of failures needs both, above all where every job fails."""
+    shown.counted(EMAILS, "mail", dataclasses.replace(READING, **{f"{outcome}_total": None}))
+    assert of_emails(shown, f"bullpen_queue_jobs_{outcome}_total") == {"": 0}
 
 
 def test_what_is_no_more_is_shown_no_more(shown):

@@ -55,7 +55,7 @@ class Streams(Generic[K]):
         self._hit = hit
         self._lapsed = lapsed
         self._watched: dict[K, _Watched[K]] = {}
-        self._by_stream: dict[bytes, K] = {}
+        self._by_stream: dict[bytes, dict[K, None]] = {}
         self._nursery: dict[K, _Watched[K]] = {}
         self._readers: list[dict[K, _Watched[K]]] = []
         self._news = asyncio.Event()
@@ -88,7 +88,7 @@ class Streams(Generic[K]):
         name = stream.encode()
         watched = _Watched(key, name, last)
         self._watched[key] = watched
-        self._by_stream[name] = key
+        self._by_stream.setdefault(name, {})[key] = None
         self._nursery[key] = watched
         self._news.set()
 
@@ -98,7 +98,10 @@ class Streams(Generic[K]):
         if watched is None:
             return
         self._taken -= watched.taken
-        self._by_stream.pop(watched.stream, None)
+        keys = self._by_stream[watched.stream]
+        del keys[key]
+        if not keys:
+            del self._by_stream[watched.stream]
         self._nursery.pop(key, None)
         for reader in self._readers:
             reader.pop(key, None)
@@ -141,7 +144,8 @@ class Streams(Generic[K]):
                 if not reader:
                     break
                 await self._read(link, list(reader.values()), BLOCK_MS)
-        self._readers.remove(reader)
+        # By identity: all that are empty are equal, and one that goes on must not be taken for the one that ends.
+        self._readers = [other for other in self._readers if other is not reader]
 
     def _take_over(self, reader: dict[K, _Watched[K]]) -> None:
         for key in list(self._nursery)[: MOST_STREAMS - len(reader)]:
@@ -178,8 +182,7 @@ class Streams(Generic[K]):
             return
         for entry in reply:
             name = entry[0] if isinstance(entry, list) and entry else None
-            key = self._by_stream.get(name) if isinstance(name, bytes) else None
-            if key is not None:
+            for key in tuple(self._by_stream.get(name, ())) if isinstance(name, bytes) else ():
                 self.forget(key)
                 self._hit(key)
 

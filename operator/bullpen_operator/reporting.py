@@ -116,6 +116,13 @@ class Reporter:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     async def _report(self, key: Key) -> None:
+        try:
+            await self._report_news(key)
+        except Exception:  # one JobQueue of which something cannot be told must not keep all others from being told of
+            log.exception("status_broke", extra={"jobqueue": str(key)})
+            self._queue.failed(key)
+
+    async def _report_news(self, key: Key) -> None:
         if self._news(key) is None:
             return
         await self._turn()

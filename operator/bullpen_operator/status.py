@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bullpen.queue.observation import Reading
+from bullpen.queue.observation import LATEST_MS, Reading
 from bullpen_operator import conditions
 from bullpen_operator.conditions import Known
 from bullpen_operator.kube.kinds import Object
@@ -137,4 +137,5 @@ def _jobs(reading: Reading) -> Object:
 
 
 def _time(ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+    """Give a time; what comes from a server's clock may be none, and is the nearest that is one then."""
+    return dt.datetime.fromtimestamp(min(max(ms, 0), LATEST_MS) // 1000, dt.UTC)

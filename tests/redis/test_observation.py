@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.observation import Observe, Reading, UnreadableQueue
+from bullpen.queue.observation import FIELDS, LATEST_MS, Observe, Reading, UnreadableQueue
 
 KEYS = QueueKeys("bull", "emails")
 
@@ -117,6 +117,18 @@ def test_what_is_no_queue_is_an_error_and_not_a_zero(client):
         Reading.parse([1, 2, 3])
     with pytest.raises(UnreadableQueue, match="waiting is no number"):
         Reading.parse([1, b"x", *[0] * 18])
+
+
+@pytest.mark.parametrize("at_ms", [-1, LATEST_MS + 1, 2**63 - 1])
+def test_what_is_no_time_is_not_taken_for_one(at_ms):
+    with pytest.raises(UnreadableQueue, match="time of now"):
+        Reading.parse([at_ms, *[0] * (len(FIELDS) - 1)])
+
+
+def test_what_is_due_after_all_time_is_due_at_its_end():
+    values = dict.fromkeys(FIELDS, 0) | {"next_due_ms": 2**63 - 1, "oldest_ms": 2**63 - 1}
+    read = Reading.parse([values[name] for name in FIELDS])
+    assert (read.next_due_ms, read.oldest_ms) == (LATEST_MS, LATEST_MS)
 
 
 def test_joined_with_the_workers_it_is_what_a_decision_needs(client):

@@ -5,13 +5,16 @@ The reading is of one instant, by Redis' own clock. What cannot be read raises; 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Final, Self
 
 from bullpen.errors import BullpenError
 from bullpen.queue import lua
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.base import Call, Eval, QueueOperation
 from bullpen.scaling.observation import Observation, RateLimit
+
+LATEST_MS: Final = 253_402_300_799_999
+"""The last moment of the year 9999: what a server says of later is no time."""
 
 
 class UnreadableQueue(BullpenError):
@@ -116,6 +119,12 @@ class Reading:
         for name in _OPTIONAL:
             # PTTL says -2 for a key that is not there, and -1 for one that never expires.
             values[name] = None if (value := values[name]) is not None and value < 0 else value
+        at_ms = values["at_ms"]
+        if at_ms is None or not 0 <= at_ms <= LATEST_MS:
+            msg = "the queue cannot be read: what Redis calls the time of now is none"
+            raise UnreadableQueue(msg)
+        for name in ("oldest_ms", "next_due_ms"):
+            values[name] = None if (value := values[name]) is None else min(value, LATEST_MS)
         values["paused"] = values["paused"] == 1
         return cls(**values)  # type: ignore[arg-type]
 

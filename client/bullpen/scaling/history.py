@@ -17,6 +17,8 @@ VERSION = 1
 LONGEST_GAP_MS = 60_000
 """A longer time between two decisions is one in which nobody looked."""
 
+_LARGEST = 2.0**53
+"""What was stored and is no less is damaged. Not every number of JSON's is one that can be reckoned with: 10**400 is no float."""
 _RATE_MEMORY_MS = 30_000
 _RUN_WEIGHT = 0.2  # of a mean that somebody else took
 _RUN_MEMORY = 200  # jobs, of our own
@@ -172,7 +174,7 @@ class History:
                 read[item.name] = tuple(marks)
             elif stored is None and item.default is None:
                 read[item.name] = None
-            elif isinstance(stored, bool) or not isinstance(stored, int | float) or not math.isfinite(stored):
+            elif isinstance(stored, bool) or not isinstance(stored, int | float) or not abs(stored) < _LARGEST:
                 return cls()
             else:
                 read[item.name] = stored
@@ -238,7 +240,7 @@ def _grown(before: int | None, now: int | None) -> int | None:
 
 def _mark(entry: JsonValue) -> Mark | None:
     match entry:
-        case [int(at_ms), int(replicas)]:
+        case [int(at_ms), int(replicas)] if abs(at_ms) < _LARGEST and abs(replicas) < _LARGEST:
             return Mark(at_ms, replicas)
         case _:
             return None

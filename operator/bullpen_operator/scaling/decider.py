@@ -62,7 +62,7 @@ class Memory:
             return None
         history = History.from_json(document.get("history"))
         startup = document.get("startup")
-        is_number = isinstance(startup, int) and not isinstance(startup, bool) and startup >= 0
+        is_number = isinstance(startup, int) and not isinstance(startup, bool) and 0 <= startup <= _LONGEST_STARTUP_MS
         return None if history == History() else cls(history, startup if is_number else None)
 
     def taken_over(self, replicas: int, now_ms: int) -> Self:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bullpen.api.v1alpha1 import JobQueueSpec
-from bullpen.queue.observation import FIELDS, Reading
+from bullpen.queue.observation import FIELDS, LATEST_MS, Reading
 from bullpen.scaling import Reason
 from bullpen.scaling.decide import Limited
 from bullpen_operator import conditions, status
@@ -176,6 +176,12 @@ def test_each_condition(known, expected):
 
 def compose(known=KNOWN, before=None, now=NOW):
     return status.compose(known, before or {}, now)
+
+
+@pytest.mark.parametrize("ms", [-(2**62), LATEST_MS + 1, 2**62])
+def test_a_time_that_is_none_is_the_nearest(ms):
+    told = compose(replace(KNOWN, scaling=replace(STATE, decided_ms=ms)))["scaling"]["decidedTime"]
+    assert told in {"1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z"}
 
 
 def test_the_whole_status():

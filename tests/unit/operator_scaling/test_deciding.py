@@ -131,6 +131,13 @@ def test_what_is_no_memory_is_none(raw):
     assert Memory.from_json(raw) is None
 
 
+@pytest.mark.parametrize("startup", [10**400, 10**9, -1, True, "soon"])
+def test_a_start_that_takes_for_ever_is_not_believed(startup):
+    document = json.loads(Memory(History(replicas=3), 1_500).to_json()) | {"startup": startup}
+    found = Memory.from_json(json.dumps(document).encode())
+    assert found == Memory(History(replicas=3))
+
+
 def test_a_takeover_holds_what_its_memory_does_not_know_of():
     empty = Memory().taken_over(4, NOW)
     assert empty.history.highs == (Mark(NOW, 4),)

@@ -112,7 +112,13 @@ def test_changes_stay_few() -> None:
         History().to_json() | {"wanted_ms": "soon"},
         History().to_json() | {"idle_readings": None},
         History().to_json() | {"run_ms": float("nan")},
+        History().to_json() | {"run_ms": float("inf")},
+        History().to_json() | {"run_ms": 10**400},
+        History().to_json() | {"decided_ms": -(10**400)},
+        History().to_json() | {"highs": [[10**400, 1]]},
+        History().to_json() | {"changes": [[1, 10**400]]},
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_cannot_be_read_is_an_empty_history(damaged: JsonValue) -> None:
     assert History.from_json(damaged) == History()

@@ -143,6 +143,26 @@ MATRIX: dict[str, Values] = {
     "Redis to try": {
         "redis": {"enabled": True, "persistence": {"enabled": False}, "networkPolicy": {"enabled": False}}
     },
+    "names that YAML would take for something else": {
+        "namespaces": [NAMESPACE, "2024"],
+        "className": "1e3",
+        "clusterId": "007",
+        "priorityClassName": "on",
+        "commonLabels": {"year": "2024"},
+        "image": {"tag": "1.0"},
+        "workers": {"imagePullSecrets": ["404"]},
+        "redis": {
+            "enabled": True,
+            "auth": {"existingSecret": "123"},
+            "priorityClassName": "off",
+            "persistence": {"storageClassName": "7"},
+            "connection": {"name": "99"},
+        },
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "namespace": "2025"},
+            "rules": {"enabled": True, "alertLabels": {"code": "1"}},
+        },
+    },
     "Redis without a connection": {"redis": {"enabled": True, "connection": {"create": False}}},
 }
 """Values that between them reach every branch of the templates."""

@@ -337,6 +337,43 @@ def test_a_redis_that_could_not_be_offered_is_refused(chart):
         chart.text({"namespaces": ["shop"], "redis": {"enabled": True}})
 
 
+def scalars(tree):
+    """Give every value in an object."""
+    if isinstance(tree, dict | list):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from scalars(value)
+    else:
+        yield tree
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {**EVERYTHING, "fullnameOverride": "y", "nameOverride": "5001"},
+        {**EVERYTHING, "fullnameOverride": "n", "namespaces": ["5002", "5003"], "className": "5004"},
+        {"fullnameOverride": "n", "serviceAccount": {"create": False, "name": "5005"}, "priorityClassName": "5006"},
+    ],
+)
+def test_names_are_text_whatever_yaml_takes_them_for(chart, values):
+    objects = chart.objects({**values, "crds": {"install": False}}, name="5001", namespace="5002")
+    assert [value for obj in objects for value in scalars(obj) if value in range(5001, 5007)] == []
+    assert {type(obj["metadata"]["name"]) for obj in objects} == {str}
+    assert objects.of("Deployment")[0]["metadata"]["name"] in {"y", "n"}
+
+
+@pytest.mark.parametrize("name", ["5001", "shop.queues", "a" * 38 + "--b"])
+def test_a_release_that_no_service_could_be_named_after_is_refused(chart, name):
+    with pytest.raises(Refused, match="set fullnameOverride"):
+        chart.text(name=name)
+    assert chart.objects({"fullnameOverride": "queues"}, name=name).one("Service", "queues-metrics")
+
+
+def test_the_longest_name_of_a_release_leaves_room_for_what_is_put_behind_it(chart):
+    for obj in chart.objects(EVERYTHING, name="a" * 53):
+        assert len(obj["metadata"]["name"]) <= 63
+        assert all(len(value) <= 63 for value in obj["metadata"]["labels"].values())
+
+
 def leaves(tree, path=()):
     for key, value in tree.items():
         if isinstance(value, dict) and value:

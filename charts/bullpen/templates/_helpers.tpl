@@ -6,6 +6,14 @@ Names. They leave room for the longest suffix within a label's 63 characters.
 {{- end }}
 
 {{- define "bullpen.fullname" -}}
+{{- $name := include "bullpen.untriedFullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "the chart's objects would be called %q, and no Service may be: a name begins with a letter and has letters, digits and hyphens; set fullnameOverride" $name) }}
+{{- end }}
+{{- $name }}
+{{- end }}
+
+{{- define "bullpen.untriedFullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
 {{- else if contains (include "bullpen.name" .) .Release.Name }}
@@ -28,8 +36,8 @@ Names. They leave room for the longest suffix within a label's 63 characters.
 Labels. Called with (dict "root" $ "component" "operator").
 */}}
 {{- define "bullpen.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "bullpen.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "bullpen.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -95,9 +103,9 @@ Called with (dict "root" $ "name" "kinds" "rules" rules).
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ .kind }}
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   {{- with .namespace }}
-  namespace: {{ . }}
+  namespace: {{ . | quote }}
   {{- end }}
   labels:
     {{- .labels | nindent 4 }}
@@ -111,9 +119,9 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ .kind }}Binding
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   {{- with .namespace }}
-  namespace: {{ . }}
+  namespace: {{ . | quote }}
   {{- end }}
   labels:
     {{- .labels | nindent 4 }}
@@ -124,11 +132,11 @@ metadata:
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: {{ .kind }}
-  name: {{ .name }}
+  name: {{ .name | quote }}
 subjects:
   - kind: ServiceAccount
-    name: {{ .account | default (include "bullpen.serviceAccountName" .root) }}
-    namespace: {{ .root.Release.Namespace }}
+    name: {{ .account | default (include "bullpen.serviceAccountName" .root) | quote }}
+    namespace: {{ .root.Release.Namespace | quote }}
 {{- end }}
 
 {{/* The chart's own Redis. */}}

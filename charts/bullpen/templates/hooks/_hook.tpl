@@ -19,8 +19,8 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ $name }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ $name | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- $labels | nindent 4 }}
   annotations:
@@ -30,22 +30,22 @@ automountServiceAccountToken: false
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {{ $name }}
-  namespace: {{ .root.Release.Namespace }}
+  name: {{ $name | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- $labels | nindent 4 }}
   annotations:
     {{- include "bullpen.hookAnnotations" (dict "hook" .hook "weight" "0") | nindent 4 }}
 spec:
   backoffLimit: 3
-  activeDeadlineSeconds: {{ .root.Values.hooks.timeoutSeconds }}
+  activeDeadlineSeconds: {{ int .root.Values.hooks.timeoutSeconds }}
   template:
     metadata:
       labels:
         {{- include "bullpen.podLabels" (dict "root" .root "component" "hook") | nindent 8 }}
     spec:
       restartPolicy: Never
-      serviceAccountName: {{ $name }}
+      serviceAccountName: {{ $name | quote }}
       automountServiceAccountToken: true
       enableServiceLinks: false
       {{- with .root.Values.imagePullSecrets }}

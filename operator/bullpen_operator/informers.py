@@ -214,6 +214,7 @@ class Informers:
         settings.networking.request_timeout = 30
         settings.watching.chunk_size = 500
         settings.queueing.idle_timeout = 0.5
+        settings.persistence.diffbase_storage = _NoDifferences()
         for each in self._wants:
             if each.labels:
                 settings.watching.label_selectors[each.kind.group, each.kind.plural] = each.labels
@@ -253,6 +254,19 @@ class Informers:
                 self._cache.remove(kinds.key_of(kind, obj), obj["metadata"].get("uid", ""))
             else:
                 self._cache.put(kind, obj)
+
+
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Nobody here asks Kopf what changed; else it would copy every object of every event, whole, to compare it."""
+
+    def build(self, **_: object) -> kopf.BodyEssence:
+        return cast("kopf.BodyEssence", {})
+
+    def fetch(self, **_: object) -> None:
+        return None
+
+    def store(self, **_: object) -> None:
+        return None
 
 
 def _noted(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -285,7 +285,10 @@ class Scaler(Generic[Ref]):
         else:
             key = self._by_target.get(change.key)
         care = self._cares.get(key) if key is not None else None
-        if care is not None and care.observer is not None:
+        if care is None or care.observer is None:
+            return
+        written = care.charge.written
+        if change.new is None or written is None or not written.made(change.new):
             care.observer.look_again(care.charge.unit.key, care.observer.now_ms() + POD_NEWS_MS)
 
     def _index(self, replicaset: Object, *, present: bool) -> None:

@@ -317,3 +317,12 @@ def test_a_unit_is_compared_by_value():
                     policy=ScalingPolicy(), target=None)  # fmt: skip
     assert one == replace(one)
     assert one != replace(one, hpa_min=1)
+
+
+@pytest.mark.parametrize(
+    ("uid", "version", "news"), [("deployment-emails", "7", False), ("deployment-emails", "8", True), ("x", "7", True)]
+)
+def test_what_we_wrote_ourselves_is_no_news(uid, version, news):
+    obj = deployment("emails")
+    obj["metadata"] |= {"uid": uid, "resourceVersion": version}
+    assert Written("deployment-emails", "7", 3).made(obj) is not news

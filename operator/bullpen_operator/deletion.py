@@ -12,11 +12,10 @@ from typing import Final, Literal
 
 from bullpen.api.v1alpha1 import JobQueue
 from bullpen.errors import BullpenError, RedisUnavailable
-from bullpen.queue.declaration import OwnedElsewhere, Owner, WriteDeclaration, declare
-from bullpen.queue.ending import QueueBusy, ReleaseQueue, purge
+from bullpen.queue.declaration import OwnedElsewhere, Owner, ReadOwnership, WriteDeclaration, declare
+from bullpen.queue.ending import QueueBusy, ReleaseQueue, purge, spare
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.observation import Observe, Reading
-from bullpen.queue.operations.queues import ResumeQueue
 from bullpen_operator.connections.pool import Redis
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Object
@@ -58,6 +57,12 @@ def deadline(obj: Object, jobqueue: JobQueue) -> dt.datetime:
     return began + jobqueue.spec.deletion.timeout
 
 
+def policy_of(obj: Object, jobqueue: JobQueue) -> Policy:
+    """Give what is to become of the queue. Retain counts as soon as it is asked for, in a spec that is wrong otherwise, too."""
+    asked = ((obj.get("spec") or {}).get("deletion") or {}).get("policy")
+    return "Retain" if asked == "Retain" else jobqueue.spec.deletion.policy
+
+
 def is_empty(reading: Reading) -> bool:
     """Whether nothing is left to be done."""
     return not (reading.backlog or reading.active or reading.delayed or reading.waiting_children)
@@ -82,37 +87,58 @@ async def remove(redis: Redis, keys: QueueKeys, owner: Owner) -> Outcome:
         await redis.run_steps(purge(keys, owner))
     except QueueBusy:
         return Outcome(done=False, text="Deleting: the queue is paused, running jobs are waited for.")
+    except RedisUnavailable:
+        if not redis.up:
+            raise
+        return Outcome(done=False, text="Deleting: the queue is paused, its jobs are being removed.")
     return Outcome(done=True, text="The queue is removed.")
 
 
-async def step(redis: Redis, jobqueue: JobQueue, keys: QueueKeys, owner: Owner, *, over: str, now_ms: int) -> Outcome:
+async def step(
+    redis: Redis, jobqueue: JobQueue, keys: QueueKeys, owner: Owner, *, policy: Policy, over: str, now_ms: int
+) -> Outcome:
     """Take a deletion as far as it goes now. `over` says why it is to be given up; empty while it is not."""
-    policy = jobqueue.spec.deletion.policy
     try:
+        if policy == "Retain":
+            return await retain(redis, keys, owner)
         if over:
-            return await give_up(redis, jobqueue, keys, owner, over=over, now_ms=now_ms)
-        if policy == "Drain":
-            return await drain(redis, jobqueue, keys, owner, now_ms)
-        return await remove(redis, keys, owner)
+            return await give_up(redis, keys, owner, policy=policy, over=over, now_ms=now_ms)
+        if policy == "Delete":
+            return await remove(redis, keys, owner)
+        return await drain(redis, jobqueue, keys, owner, now_ms)
     except OwnedElsewhere as error:
         return Outcome(done=True, text=f"Nothing was done to the queue: {error}", gave_up=True)
-    except RedisUnavailable as error:
-        return Outcome(done=False, text=f"{policy} waits for Redis: {error}")
     except BullpenError as error:
-        return Outcome(done=False, text=f"{policy}: {error}")
+        waits = " waits for Redis" if isinstance(error, RedisUnavailable) else ""
+        return Outcome(done=False, text=f"{policy}{waits}: {error}")
 
 
-async def give_up(
-    redis: Redis, jobqueue: JobQueue, keys: QueueKeys, owner: Owner, *, over: str, now_ms: int
-) -> Outcome:
-    """Let go of the queue as it is, with a tombstone where Redis takes one; what was paused to be removed runs again."""
-    policy, rest = jobqueue.spec.deletion.policy, "The queue stays in Redis."
+async def retain(redis: Redis, keys: QueueKeys, owner: Owner) -> Outcome:
+    """Let go of the queue as it is. The policy was another when the finalizer was set, perhaps until a moment ago."""
     try:
-        if policy == "Delete" and not jobqueue.spec.paused:
-            while await redis.run(ResumeQueue(keys)) > 0:
-                pass  # jobs that Node before version 6 put aside come back some thousands at a time
-        await redis.run(ReleaseQueue(keys, owner))
-        await redis.run(WriteTombstone(keys, policy, over, now_ms))
+        await let_go(redis, keys, owner)
+    except BullpenError as error:
+        # Nobody is kept from the queue by this: an owner of this cluster that is no more frees its queue.
+        return Outcome(done=True, text=f"The queue stays in Redis; it was not told so: {error}")
+    return Outcome(done=True, text="The queue stays in Redis.")
+
+
+async def give_up(redis: Redis, keys: QueueKeys, owner: Owner, *, policy: Policy, over: str, now_ms: int) -> Outcome:
+    """Let go of the queue as it is, with a tombstone where Redis takes one. Another's queue is not touched."""
+    try:
+        if await let_go(redis, keys, owner):
+            await redis.run(WriteTombstone(keys, policy, over, now_ms))
+            rest = "The queue stays in Redis."
+        else:
+            rest = "The queue is not this JobQueue's, and was left alone."
     except BullpenError as error:
         rest = f"It could not be let go of, either: {error}"
     return Outcome(done=True, text=f"{policy} was given up: {over}. {rest}", gave_up=True)
+
+
+async def let_go(redis: Redis, keys: QueueKeys, owner: Owner) -> bool:
+    """Have another take the queue, if it is this owner's; what was paused to be removed runs again. Raises `BullpenError`."""
+    if (await redis.run(ReadOwnership(keys))).owner != owner.id:
+        return False
+    await redis.run_steps(spare(keys))
+    return await redis.run(ReleaseQueue(keys, owner))

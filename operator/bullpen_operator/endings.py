@@ -37,11 +37,13 @@ class Endings:
         if not deletion.has_finalizer(case.obj) or not self._leads():
             return Result("ok")
         redis = await self._parts.redises.of(case.place.found.ref)
-        over = await self._over(case)
+        policy, over = deletion.policy_of(case.obj, case.jobqueue), await self._over(case)
         if not over:  # workers are still wanted
             self._parts.scaler.put(case.unit)
         now_ms = round(self._now().timestamp() * 1000)
-        outcome = await deletion.step(redis, case.jobqueue, case.place.keys, case.owner, over=over, now_ms=now_ms)
+        outcome = await deletion.step(
+            redis, case.jobqueue, case.place.keys, case.owner, policy=policy, over=over, now_ms=now_ms
+        )
         if outcome.done:
             await self._drop_grants(case.key, case.place, redis)
             return await self._end(case.obj, outcome)
@@ -52,7 +54,10 @@ class Endings:
         """End a deletion for which there is no Redis. Raises `KubeError`."""
         if not deletion.has_finalizer(obj) or not self._leads():
             return Result("ok")
-        text = f"{jobqueue.spec.deletion.policy} was given up: there is no way to Redis any more ({why})"
+        policy = deletion.policy_of(obj, jobqueue)
+        if policy == "Retain":
+            return await self._end(obj, Outcome(done=True, text="The queue stays in Redis."))
+        text = f"{policy} was given up: there is no way to Redis any more ({why})"
         return await self._end(obj, Outcome(done=True, text=text, gave_up=True))
 
     async def release(self, key: Key, place: Place, *, cluster_id: str) -> None:

@@ -9,11 +9,13 @@ from bullpen.queue import lua
 from bullpen.queue.declaration import OwnedElsewhere, Owner, ReadOwnership
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, number
-from bullpen.queue.operations.queues import PauseQueue
+from bullpen.queue.operations.queues import IsPaused, PauseQueue, ResumeQueue
 
 _JOBS_AT_ONCE: Final = 1_000
 _NOT_PAUSED: Final = -1
 _HAS_ACTIVE: Final = -2
+_PURGING: Final = "purging"
+"""Field of `owned`: that the queue is paused in order to be removed, and by nobody else."""
 
 
 class QueueBusy(BullpenError):
@@ -45,6 +47,8 @@ def purge(keys: QueueKeys, owner: Owner, *, force: bool = False) -> Steps[None]:
     if found.owner and found.owner != owner.id:
         msg = f"the queue {keys.queue!r} (prefix {keys.prefix!r}) belongs to {found.owner!r}: nothing was removed"
         raise OwnedElsewhere(msg)
+    if not (yield from do(IsPaused(keys))):
+        yield from do(_NotePause(keys))
     yield from do(PauseQueue(keys))
     while (left := (yield from do(_Obliterate(keys, force)))) > 0:
         pass
@@ -55,6 +59,48 @@ def purge(keys: QueueKeys, owner: Owner, *, force: bool = False) -> Steps[None]:
         msg = f"jobs of queue {keys.queue!r} are running: wait for them, or force it"
         raise QueueBusy(msg)
     yield from do(_RemoveSettings(keys))
+
+
+def spare(keys: QueueKeys) -> Steps[None]:
+    """Give up a `purge` that has begun: let the queue run again, unless somebody else had paused it before."""
+    if not (yield from do(_IsPausedByPurge(keys))):
+        return
+    while (yield from do(ResumeQueue(keys))):
+        pass  # jobs that Node before version 6 put aside come back some thousands at a time
+    yield from do(_ForgetPause(keys))
+
+
+@dataclass(frozen=True)
+class _NotePause(QueueOperation[None]):
+    keys: QueueKeys
+
+    def commands(self) -> Sequence[Call]:
+        return (Command(("HSET", self.keys.owned, "v", "1", _PURGING, "1")),)
+
+    def read(self, replies: Sequence[Reply]) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class _IsPausedByPurge(QueueOperation[bool]):
+    keys: QueueKeys
+
+    def commands(self) -> Sequence[Call]:
+        return (Command(("HEXISTS", self.keys.owned, _PURGING)),)
+
+    def read(self, replies: Sequence[Reply]) -> bool:
+        return number(replies[0]) == 1
+
+
+@dataclass(frozen=True)
+class _ForgetPause(QueueOperation[None]):
+    keys: QueueKeys
+
+    def commands(self) -> Sequence[Call]:
+        return (Command(("HDEL", self.keys.owned, _PURGING)),)
+
+    def read(self, replies: Sequence[Reply]) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)

@@ -183,9 +183,13 @@ class Redis:
         """Run steps to their end within `timeout` seconds. Raises as `run` does, and what the steps raise."""
         return await shell.run(self, steps, timeout=timeout, now=self._monotonic)
 
-    async def perform(self, operation: Operation[T], *, timeout: float) -> T:
-        """Do one operation: what makes this a `bullpen.clients.shell.Shell`."""
-        return await self.run(operation, timeout=min(timeout, ANSWER_SECONDS))
+    async def perform(self, operation: Operation[T], *, timeout: float) -> T:  # noqa: ARG002 - a Shell's
+        """Do one operation: what makes this a `bullpen.clients.shell.Shell`.
+
+        Its answer is waited for in full, also where the steps' time is nearly over: one that is cut off would pass for a Redis
+        that does not answer, and all its queues would be left alone for a while.
+        """
+        return await self.run(operation, timeout=ANSWER_SECONDS)
 
     async def call(self, *words: Word, timeout: float = ANSWER_SECONDS) -> Reply:
         """Send one command. Raises `RedisUnavailable`, `ReplyError`."""

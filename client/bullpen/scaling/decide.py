@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bullpen import durations
 from bullpen.scaling import behavior, windows
-from bullpen.scaling.demand import busy_pods, demand, most_by_concurrency, most_by_rate, run_ms
+from bullpen.scaling.demand import busy_pods, demand, most_by_concurrency, most_by_rate, run_ms, told_ms
 from bullpen.scaling.history import History
 from bullpen.scaling.observation import Observation
 from bullpen.scaling.policy import ScalingPolicy
@@ -160,7 +160,7 @@ def _cap_by_queue(number: _Number, observation: Observation, policy: ScalingPoli
         number.at_most(
             most_by_rate(rate.jobs_per_ms, run_ms(past, now_ms), policy.slots),
             Reason.RATE_LIMIT,
-            f"{rate.jobs} jobs may start in {durations.format_ms(rate.per_ms)}",
+            f"{rate.jobs} jobs may start in {told_ms(rate.per_ms)}",
         )
 
 

@@ -13,6 +13,7 @@ FIRST_RUN_MS = 1_000.0
 """What a job's run time is taken for until one has been seen."""
 
 _STEP_SHARE = 4
+_LONGEST_TOLD_MS = 99_999 * 3_600_000
 _LOAD_TOLERANCE = 0.1  # of a pod: a load just above a whole number is no reason for one more
 
 
@@ -56,6 +57,11 @@ def run_ms(history: History, now_ms: int) -> float:
     return learned if history.none_ended_since_ms is None else max(learned, now_ms - history.none_ended_since_ms)
 
 
+def told_ms(ms: int) -> str:
+    """Write a length of time for people; any that follows from what others wrote, the age of a job of 1970 included."""
+    return "more than 11 years" if ms > _LONGEST_TOLD_MS else durations.format_ms(ms)
+
+
 def _by_wait(observation: Observation, policy: ScalingPolicy, wait_ms: int, history: History, now_ms: int) -> Demand:
     """Give enough replicas to start all that waits within `wait_ms`, beside what keeps arriving.
 
@@ -84,7 +90,7 @@ def _by_wait(observation: Observation, policy: ScalingPolicy, wait_ms: int, hist
     aged = _aged(observation, history, wait_ms=wait_ms, need=need, by_count=by_count, now_ms=now_ms)
     if min(aged.age_floor, by_count) <= need:
         return Demand(need, _reason(observation), message, aged)
-    age_ms = now_ms - (observation.oldest_ms or now_ms)
+    age_ms = now_ms - (now_ms if observation.oldest_ms is None else observation.oldest_ms)
     floor = min(aged.age_floor, by_count)
     return Demand(floor, Reason.OLDEST_JOB, f"{message}, but the oldest job has waited {_ms(age_ms)}: {floor}", aged)
 
@@ -141,7 +147,7 @@ def _told(observation: Observation) -> str:
 
 def _ms(value: float) -> str:
     whole = round(value)
-    return durations.format_ms(whole if whole < 1_000 else round(whole, -2))
+    return told_ms(whole if whole < 1_000 else round(whole, -2))
 
 
 def _ceil(jobs: int, share: int) -> int:

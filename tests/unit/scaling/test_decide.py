@@ -144,6 +144,8 @@ WAIT_TABLE = [
     ("too old: a step", seen(waiting=90, oldest_ms=LATE, replicas=1), LEARNED, 2, Reason.OLDEST_JOB),
     ("far too old: the same step", seen(waiting=90, oldest_ms=NOW - 9_999_999, replicas=1), LEARNED, 2, Reason.OLDEST_JOB),
     ("a step of a quarter", seen(waiting=900, oldest_ms=LATE, replicas=8), LEARNED, 10, Reason.OLDEST_JOB),
+    ("of 1970: its time was written in seconds", seen(waiting=90, oldest_ms=1_798_797_600, replicas=1), LEARNED, 2, Reason.OLDEST_JOB),
+    ("of no time at all", seen(waiting=90, oldest_ms=0, replicas=1), LEARNED, 2, Reason.OLDEST_JOB),
     ("too old, but pods are starting", seen(waiting=90, oldest_ms=LATE, replicas=1, starting=1), LEARNED, 1, Reason.JOBS_WAITING),
     ("too old, a step was just made", seen(waiting=90, oldest_ms=LATE, replicas=2), replace(LEARNED, age_step_ms=NOW - 4_999, age_floor=2), 2, Reason.OLDEST_JOB),
     ("too old, a start-up ago", seen(waiting=90, oldest_ms=LATE, replicas=2), replace(LEARNED, age_step_ms=NOW - 5_000, age_floor=2), 3, Reason.OLDEST_JOB),
@@ -170,6 +172,13 @@ def test_unknown_is_not_zero() -> None:
     assert decide(gone, asked(), IDLE_LONG, NOW).message == "Redis refused the connection: what runs is held"
     assert decide(gone, asked(mode="Manual", manual_replicas=9), IDLE_LONG, NOW).replicas == 9
     assert decide(gone, asked(), IDLE_LONG, NOW).history.idle_readings == 0
+
+
+def test_times_of_any_length_are_told() -> None:
+    ages = seen(waiting=90, oldest_ms=1_798_797_600, replicas=1)
+    assert "but the oldest job has waited more than 11 years: 2" in decide(ages, WAIT, LEARNED, NOW).message
+    aeon = RateLimit(jobs=5, per_ms=2**62)
+    assert decide(seen(waiting=90, rate_limit=aeon), asked(), NOTHING, NOW).replicas == 2
 
 
 def test_old_counts_shrink_nothing_but_may_grow() -> None:

@@ -56,8 +56,8 @@ def test_values_on_the_page_are_values(chart):
     "command",
     [
         step.command
-        for page in ("install.md", "upgrade.md")
-        for block in pages.blocks(HOW_TO / page)
+        for page in (ROOT / "README.md", HOW_TO / "install.md", HOW_TO / "upgrade.md")
+        for block in pages.blocks(page)
         if block.language == "console"
         for step in pages.steps(block)
         if step.command.startswith(("helm install", "helm upgrade"))

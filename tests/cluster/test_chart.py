@@ -7,6 +7,7 @@ the rights that the chart gives them.
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +22,7 @@ from bullpen_operator.kube.client import Kube
 from bullpen_operator.kube.kinds import FINALIZER
 from tests.chart import schemas
 from tests.chart.rendering import CHART, EVERYTHING, MATRIX, NAMESPACE, Chart, Object, Objects, Values
+from tests.docs import pages
 from tests.support import requirements
 from tests.support.kubernetes import apiserver, binaries
 from tests.support.kubernetes.api import Api, ApiError
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.timeout(180)
 
 OTHERS_KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 """The Prometheus operator's, whose CRDs are not here."""
+INSTALL = CHART.parents[1] / "docs" / "how-to" / "install.md"
 JOBQUEUES = "/apis/bullpen.dev/v1alpha1/jobqueues"
 
 
@@ -274,6 +277,66 @@ def test_an_upgrade_brings_the_kinds_along_and_an_uninstall_leaves_them(own_api_
 
     helm("install", "bullpen", CHART, "--no-hooks", values={})
     assert api.get("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "emails")
+
+
+def test_an_upgrade_keeps_the_values_that_were_given_and_can_be_taken_back(own_api_server, helm, tmp_path):
+    """By the words of docs/how-to/upgrade.md: what an older chart did not know comes with its default."""
+    api = own_api_server.api()
+    old = older(tmp_path)
+    for name in ("values.yaml", "values.schema.json"):
+        file = old / name
+        known = yaml.safe_load(file.read_text())
+        known.get("properties", known).pop("hooks")
+        file.write_text(json.dumps(known))
+    shutil.rmtree(old / "templates" / "hooks")
+    helm("install", "bullpen", old, "--create-namespace", "--no-hooks", values={"replicas": 1})
+    before = columns(api)
+
+    helm("upgrade", "bullpen", CHART, "--reset-then-reuse-values", "--no-hooks")
+    assert api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")["spec"]["replicas"] == 1
+    assert "activeDeadlineSeconds: 180" in helm("get", "hooks", "bullpen")
+    assert columns(api) == before + 1
+
+    helm("rollback", "bullpen", "--no-hooks")
+    assert columns(api) == before
+
+
+def test_kinds_that_came_by_kubectl_are_left_to_it_or_handed_over(own_api_server, helm):
+    own_api_server.kubectl("apply", "--server-side", "--filename", str(CHART.parents[1] / "manifests" / "crd.yaml"))
+    with pytest.raises(AssertionError, match="cannot be imported into the current release"):
+        helm("install", "bullpen", CHART, "--create-namespace", "--no-hooks")
+    helm("install", "bullpen", CHART, "--create-namespace", "--no-hooks", "--set", "crds.install=false")
+    helm("upgrade", "bullpen", CHART, "--reset-then-reuse-values", "--no-hooks", "--set", "crds.install=true", "--take-ownership")  # fmt: skip
+    crd = own_api_server.api().get("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "jobqueues.bullpen.dev")
+    assert crd["metadata"]["annotations"]["meta.helm.sh/release-name"] == "bullpen"
+
+
+def test_the_plain_yaml_installs_and_applied_again_changes_nothing(own_api_server, tmp_path):
+    """By kustomize, as docs/how-to/install.md has it."""
+    api = own_api_server.api()
+    (block,) = [one for one in pages.blocks(INSTALL) if "kind: Kustomization" in one.text]
+    (command,) = re.findall(r"^\$ kubectl (apply .*manifests-of-mine)$", INSTALL.read_text(), flags=re.MULTILINE)
+    folder = shutil.copytree(CHART.parents[1] / "manifests", tmp_path / "manifests-of-mine")
+    (folder / "kustomization.yaml").write_text(block.text)
+    words = command.replace("manifests-of-mine", str(folder)).split()
+
+    def versions() -> dict[str, str]:
+        own_api_server.kubectl(*words)
+        listed = own_api_server.kubectl("get", "--kustomize", str(folder), "--output", "json")
+        return {
+            f"{obj['kind']}/{obj['metadata']['name']}": f"{obj['metadata']['uid']} {obj['metadata'].get('generation')}"
+            for obj in json.loads(listed)["items"]
+        }
+
+    first = versions()
+    deployment = api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example.com/bullpen-operator:0.1.0"
+    assert versions() == first
+    assert (
+        api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")["metadata"]["resourceVersion"]
+        == (deployment["metadata"]["resourceVersion"])
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ import pytest
 from tests.docs import pages
 
 PAGES = pages.pages()
-NOT_HERE = re.compile(r"^(make |pip install |git clone |docker |kubectl |helm |npm )")
-"""Commands that other tests run: CI installs the wheel and runs make's targets in a clean checkout."""
+NOT_HERE = re.compile(r"^(make |pip install |git clone |docker |kubectl |helm |npm |bullpen .*--jobqueue )")
+"""Commands that other tests run: CI installs the wheel and runs make's targets in a clean checkout, tests/cluster has the
+commands on Kubernetes (`test_runbooks`, `test_chart`), tests/e2e builds the images."""
+HIDDEN = re.compile(r"^(?: {4}|\t)\$? ?((?:bullpen|kubectl|helm|docker) .*)$", re.MULTILINE)
+"""A command that no test would find."""
 
 
 def name(page: Path) -> str:
@@ -65,6 +68,12 @@ def play(step, *, place, folder, environment):
     assert done.returncode == step.exit_code, f"{shown}\nexit code {done.returncode}, not {step.exit_code}"
     if step.expected.strip():
         assert pages.matches(step.expected, done.stdout), f"{shown}\nis not what the page says:\n{step.expected}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_command_stands_where_tests_find_it(page):
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert HIDDEN.findall(text) == [], "put it into a block of ```console"
 
 
 @pytest.mark.timeout(300)

@@ -41,6 +41,10 @@ class RecordedKube:
         self.failures: list[KubeError] = []
         """Raised by the next writes, one each."""
         self.delay = 0.0
+        self.under_way = 0
+        """Writes that have arrived and are not answered yet."""
+        self.refuses_marks: KubeError | None = None
+        """Raised at each write of an annotation."""
         self.told = True
         """Whether the cache hears of writes."""
         self.objects: dict[Key, Object] = {}
@@ -84,7 +88,7 @@ class RecordedKube:
         key = Key(kind, namespace, name)
         self._arrive()
         self.writes.append(Write("scale", key, replicas))
-        await asyncio.sleep(self.delay)
+        await self._take_time()
         obj = self.objects[key]
         if resource_version and obj["metadata"]["resourceVersion"] != resource_version:
             msg = f"{key}: version {resource_version} is not the latest"
@@ -97,7 +101,9 @@ class RecordedKube:
         key = Key(kind, namespace, name)
         self._arrive()
         self.writes.append(Write("annotate", key, dict(annotations)))
-        await asyncio.sleep(self.delay)
+        await self._take_time()
+        if self.refuses_marks is not None:
+            raise self.refuses_marks
         if key not in self.objects:
             msg = f"{key} is not there"
             raise NotFound(msg, status=404)
@@ -105,6 +111,13 @@ class RecordedKube:
         merged = {**(obj["metadata"].get("annotations") or {}), **annotations}
         kept = {name: value for name, value in merged.items() if value is not None}
         return self.put(kind, {**obj, "metadata": {**obj["metadata"], "annotations": kept}})
+
+    async def _take_time(self) -> None:
+        self.under_way += 1
+        try:
+            await asyncio.sleep(self.delay)
+        finally:
+            self.under_way -= 1
 
     def _arrive(self) -> None:
         if self.failures:

@@ -2,20 +2,21 @@
 
 The order is what keeps jobs safe. Growing: orders are lifted first, then the number goes up. Shrinking: orders are in
 Redis and obeyed long before the number goes down (`retire` sees to that), and pods that are to go are marked as cheap before.
-A step that fails ends the whole: what it left undone is seen again, and planned again.
+A step that fails ends the whole: what it left undone is seen again, and planned again. A shrink that is late is not made: what it
+was decided on, that these pods are idle and take no job, holds for as long as their orders do.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from bullpen.errors import BullpenError
 from bullpen_operator.cache import Cache
 from bullpen_operator.kube import kinds
-from bullpen_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound, NotLeading
+from bullpen_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound, NotLeading, Unavailable
 from bullpen_operator.kube.kinds import Key, Kind, Object
 from bullpen_operator.scaling import protection
 from bullpen_operator.scaling.charge import Todo
@@ -30,8 +31,12 @@ logger = logging.getLogger("bullpen.scaler")
 
 WRITES_AT_ONCE: Final = 10
 """Numbers that are written at a time. Each more would want a connection of its own, and making one costs more than a write."""
+SHRINK_SECONDS: Final = 6.0
+"""A shrink arrives so soon after its decision, or not at all: well within `retire.SAFE_MS`, for which its orders hold."""
 RETRY_MS: Final = 1_000
 REFUSED_RETRY_MS: Final = 10_000
+UNMARKED_SECONDS: Final = 60.0
+"""For so long no pod of a namespace is marked in which that was refused."""
 
 
 class Scales(Protocol):
@@ -83,18 +88,33 @@ class Carrier:
         self._monotonic = monotonic
         self._writing = asyncio.Semaphore(WRITES_AT_ONCE)
         self._pace = Pace(protection.WRITES_PER_SECOND, protection.BURST)
+        self._unmarked_until: dict[str, float] = {}
 
-    async def carry_out(self, unit: ScaleUnit[object], server: Server | None, target: Target, todo: Todo) -> Outcome:
-        """Do it. Nothing is written by an operator that does not lead."""
+    async def carry_out(
+        self, unit: ScaleUnit[object], server: Server | None, target: Target, todo: Todo, *, age_seconds: float = 0.0
+    ) -> Outcome:
+        """Do what was decided `age_seconds` ago. Nothing is written by an operator that does not lead."""
         if not self._leading():
             return Outcome()
+        plan = todo.plan
+        shrinks = plan.replicas is not None and plan.replicas < todo.target.replicas and not target.foreign
         try:
-            outcome = await self._number(unit, server, target, todo)
-            if not outcome.conflict:
-                await self._mark(target, todo)
+            async with asyncio.timeout(SHRINK_SECONDS - age_seconds if shrinks else None):
+                written = await self._number(unit, server, target, todo)
+        except TimeoutError:
+            return _failed(
+                unit.key, Unavailable(f"{target.key}: the smaller number was not taken in time; decided anew")
+            )
         except BullpenError as error:
             return _failed(unit.key, error)
-        return outcome
+        try:
+            if written is not None and written.replicas > todo.target.replicas:
+                await self._price(target, plan.costs)
+            await self._mark(target, todo)
+        except BullpenError as error:
+            # The number stands, whatever becomes of the marks.
+            return replace(_failed(unit.key, error), written=written, conflict=False)
+        return Outcome(written=written)
 
     async def remember(self, unit: ScaleUnit[object], server: Server, memory: str) -> bool:
         """Keep what was learned, for whoever leads next. False where it could not be."""
@@ -107,7 +127,9 @@ class Carrier:
             return False
         return True
 
-    async def _number(self, unit: ScaleUnit[object], server: Server | None, target: Target, todo: Todo) -> Outcome:
+    async def _number(
+        self, unit: ScaleUnit[object], server: Server | None, target: Target, todo: Todo
+    ) -> Written | None:
         plan, view = todo.plan, todo.target
         grows = plan.replicas is not None and plan.replicas > view.replicas
         if (plan.retire or plan.lift) and server is not None:
@@ -117,19 +139,15 @@ class Carrier:
                 if not grows:
                     raise
                 # More workers are wanted, whatever becomes of those that retire: their orders run out.
-        if plan.replicas is None:
-            await self._price(target, plan.costs)
-            return Outcome()
         if not grows:
             await self._price(target, plan.costs)
+        if plan.replicas is None:
+            return None
         async with self._writing:
             answer = await self._kube.apply_scale(
                 target.kind, target.namespace, target.name, plan.replicas, view.version
             )
-        written = Written(view.uid, str(answer.get("metadata", {}).get("resourceVersion", "")), plan.replicas)
-        if grows:
-            await self._price(target, plan.costs)
-        return Outcome(written=written)
+        return Written(view.uid, str(answer.get("metadata", {}).get("resourceVersion", "")), plan.replicas)
 
     async def _price(self, target: Target, costs: Mapping[str, str | None]) -> None:
         for name, cost in costs.items():
@@ -137,7 +155,8 @@ class Carrier:
 
     async def _mark(self, target: Target, todo: Todo) -> None:
         for name, busy in todo.marks.items():
-            if not self._pace.take(self._monotonic()):
+            now = self._monotonic()
+            if now < self._unmarked_until.get(target.namespace, now) or not self._pace.take(now):
                 return
             await self._annotate(target, name, protection.annotations(busy=busy))
 
@@ -146,8 +165,9 @@ class Carrier:
             self._cache.put(kinds.POD, await self._kube.annotate(kinds.POD, target.namespace, pod, annotations))
         except NotFound:
             pass  # it has gone meanwhile
-        except Forbidden as error:
+        except (Forbidden, Invalid) as error:
             # A mark is a courtesy to others; that it is refused must not keep a queue from its workers.
+            self._unmarked_until[target.namespace] = self._monotonic() + UNMARKED_SECONDS
             logger.warning("pod %s/%s cannot be annotated: %s", target.namespace, pod, error)
 
 

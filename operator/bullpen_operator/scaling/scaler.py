@@ -77,6 +77,8 @@ class _Care(Generic[Ref]):
     hold_until_ms: float = 0.0
     """Nothing is tried again before then, by the clock that never jumps: something failed."""
     todo: Todo | None = None
+    decided_ms: float = 0.0
+    """When that was decided, by the clock that never jumps."""
     woken_ms: float | None = None
     remembered: object = None
     remembered_ms: int = 0
@@ -326,6 +328,7 @@ class Scaler(Generic[Ref]):
         unit = charge.unit
         now_ms = self._now_ms(care)
         self.decisions += 1
+        care.decided_ms = self._clock_ms()
         try:
             care.todo = charge.consider(self._around(unit), now_ms)
         except Exception as error:  # what one tenant wrote must not keep all others from being scaled
@@ -362,7 +365,8 @@ class Scaler(Generic[Ref]):
                     return
                 server = care.observer.server if care.observer is not None else None
                 decision = charge.decision
-                outcome = await self._carrier.carry_out(unit, server, target, todo)
+                age_seconds = (self._clock_ms() - care.decided_ms) / 1_000
+                outcome = await self._carrier.carry_out(unit, server, target, todo, age_seconds=age_seconds)
                 if self._cares.get(unit.key) is not care:
                     return
                 if outcome.written is not None and decision is not None:

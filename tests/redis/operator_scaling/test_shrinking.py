@@ -6,8 +6,9 @@ import json
 
 from bullpen.scaling import ScalingPolicy
 from bullpen_operator.kube import kinds
+from bullpen_operator.kube.errors import Invalid, Unavailable
 from bullpen_operator.kube.kinds import Key
-from bullpen_operator.scaling import Target
+from bullpen_operator.scaling import Target, carrying
 from bullpen_operator.scaling.pods import PROTECTIONS
 from tests.support.recorded import NAMESPACE, deployment, unit
 from tests.support.scaling import AT_ONCE, KEYS, add, beat, pod, rounds, state, watched
@@ -129,3 +130,59 @@ async def test_busy_pods_are_marked_for_those_who_drain_nodes(stage, plain):
     stage.scaler.put(unit("mail", protect=False))
     await eventually(lambda: len(marks()) == 2, timeout=15)
     assert set(marks()[1].value.values()) == {None}
+
+
+async def _retired(stage, plain):
+    """Two pods, of which one has retired and may go."""
+    await plain.lpush(KEYS.active, "1")
+    for name, busy in (("a", 1), ("b", 0)):
+        stage.kube.put(kinds.POD, pod(name))
+        await beat(plain, name, busy=busy)
+    stage.add("mail", AT_ONCE, replicas=2)
+    await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=15)
+    await beat(plain, "b", state="retiring")
+    stage.kube.put(kinds.POD, pod("b", ready=False))
+
+
+async def test_a_shrink_that_is_late_is_not_made(stage, plain, monkeypatch):
+    """Its orders may have run out by then, and the pod that was to go be at work again."""
+    monkeypatch.setattr(carrying, "SHRINK_SECONDS", 0.1)
+    stage.kube.delay = 1.0
+    await _retired(stage, plain)
+    await eventually(lambda: stage.kube.writes, timeout=15)
+    await eventually(lambda: not stage.kube.under_way, timeout=15)
+    assert stage.kube.replicas("mail") == 2
+    stage.kube.delay = 0.0
+    await beat(plain, "b", state="retiring")
+    await eventually(lambda: stage.kube.replicas("mail") == 1, timeout=15)
+
+
+async def test_a_growth_may_take_its_time(stage, plain, monkeypatch):
+    monkeypatch.setattr(carrying, "SHRINK_SECONDS", 0.1)
+    stage.kube.delay = 0.5
+    stage.add("mail")
+    await watched(stage)
+    await add(plain, 30)
+    await eventually(lambda: stage.kube.replicas("mail") == 3, timeout=15)
+
+
+async def test_pods_that_must_not_be_marked_go_all_the_same(stage, plain):
+    stage.kube.refuses_marks = Invalid("admission webhook denied the request", status=422)
+    await _retired(stage, plain)
+    await eventually(lambda: stage.kube.replicas("mail") == 1, timeout=15)
+
+
+async def test_a_write_is_known_of_though_the_marks_after_it_failed(stage, plain):
+    await plain.lpush(KEYS.active, "1")
+    stage.kube.put(kinds.POD, pod("a"))
+    await beat(plain, "a", busy=1)
+    stage.kube.refuses_marks = Unavailable("503")
+    stage.add("mail", AT_ONCE, replicas=1)
+    await state(stage, lambda found: found.desired == 1)
+    stage.kube.told = False  # the informers are late
+    await add(plain, 29)
+    found = await state(stage, lambda found: found.crew.replicas == 3)
+    assert stage.meter.changes == [("up", "JobsWaiting")]
+    await rounds(stage)
+    assert stage.kube.scales_of("mail") == [3]
+    assert found.trouble == ""

@@ -87,9 +87,10 @@ class Charge(Generic[Ref]):
         return FIRST_STARTUP_MS if self.memory.startup_ms is None else self.memory.startup_ms
 
     def see(self, sight: Sight) -> None:
-        """Take a reading. What was remembered in Redis counts where nothing is known yet."""
-        if sight.remembered and self.memory == Memory():
-            self.memory = Memory.from_json(sight.remembered) or self.memory
+        """Take a reading. What was remembered in Redis counts where nothing was read yet."""
+        if self.sight is None and sight.remembered and (memory := Memory.from_json(sight.remembered)) is not None:
+            self.memory = memory
+            self._began = False  # also where something was decided meanwhile, for want of Redis: to hold
         self.sight, self.unseen = sight, ""
 
     def consider(self, around: Around, now_ms: int) -> Todo | None:
@@ -121,6 +122,8 @@ class Charge(Generic[Ref]):
             return None
         self.decision = decision
         todo = self._todo(workforce, decision, now_ms)
+        if todo.nothing:
+            self.refused = ""  # what was not allowed is not asked for any more
         self._plan_next(decision, todo, workforce.fleet, now_ms)
         if todo.plan.held:
             held = Limited(Reason.ROLLOUT, todo.target.replicas, todo.plan.waits)
@@ -172,7 +175,7 @@ class Charge(Generic[Ref]):
             pods=views,
             fleet=fleet,
             slots=unit.policy.slots,
-            cannot_start=pods.cannot_start(views, [around.target, *replicasets]),
+            cannot_start=pods.cannot_start(views, [around.target, *replicasets], now_ms=now_ms),
         )
 
     def _learn_starts(self, fleet: Fleet, views: Iterable[PodView]) -> None:

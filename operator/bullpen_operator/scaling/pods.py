@@ -37,7 +37,20 @@ _CANNOT_START: Final = frozenset(
 )
 """Reasons of a container that waits which do not pass by waiting alone. `ContainerCreating`, `PodInitializing` do."""
 
+LOOPS_RESTARTS: Final = 2
+LOOPS_MS: Final = 60_000
+"""A container that has started so often, and whose last run did not last so long, starts again and again."""
+
 _MESSAGE_LENGTH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A container that starts again and again; between two of its starts it does not wait, but is no good either."""
+
+    text: str
+    until_ms: int | None
+    """When the run that goes on has lasted; None while none goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,8 @@ class PodView:
     restarts: int
     trouble: str
     """Why it cannot start, as `reason: message`; empty when nothing says so."""
+    loop: Loop | None
+    """Whether it starts again and again, when nothing says that it waits to."""
     unschedulable: str
     """Why no node takes it."""
     cost: str | None
@@ -68,6 +83,13 @@ class PodView:
     def starting(self) -> bool:
         """Whether it is on its way to take jobs."""
         return not self.ready and not self.going
+
+    def cannot_start(self, now_ms: int) -> str:
+        """Say why it cannot start, as `reason: message`; empty when nothing says so."""
+        if self.trouble or self.loop is None:
+            return self.trouble
+        has_lasted = self.loop.until_ms is not None and now_ms >= self.loop.until_ms
+        return "" if has_lasted else self.loop.text
 
     @property
     def startup_ms(self) -> int | None:
@@ -97,13 +119,14 @@ class PodView:
             started_ms=started,
             restarts=sum(int(container.get("restartCount") or 0) for container in containers),
             trouble=next((found for container in containers if (found := _container_trouble(container))), ""),
+            loop=next((loop for container in containers if (loop := _loop(container))), None),
             unschedulable=_text(scheduled.get("message") or "no node takes it") if is_unschedulable else "",
             cost=annotations.get(DELETION_COST),
             protected=all(annotations.get(name) == value for name, value in PROTECTIONS.items()),
         )
 
 
-def cannot_start(pods: Iterable[PodView], owners: Iterable[Object] = ()) -> str:
+def cannot_start(pods: Iterable[PodView], owners: Iterable[Object] = (), *, now_ms: int) -> str:
     """Say why new pods cannot start, as `Reason: message`; empty when they can, or nothing is known of it yet.
 
     They cannot when the API server refuses them (quota, admission: `ReplicaFailure` of the Deployment or ReplicaSets,
@@ -122,7 +145,7 @@ def cannot_start(pods: Iterable[PodView], owners: Iterable[Object] = ()) -> str:
     newcomers = [pod for pod in alive if pod.revision == newest]
     if any(pod.ready for pod in newcomers):
         return ""
-    return next((pod.trouble for pod in newcomers if pod.trouble), "")
+    return next((trouble for pod in newcomers if (trouble := pod.cannot_start(now_ms))), "")
 
 
 def unschedulable(pods: Iterable[PodView]) -> str:
@@ -158,9 +181,29 @@ def _container_trouble(container: Mapping[str, Any]) -> str:
     reason = waiting.get("reason") or ""
     if reason in _CANNOT_START:
         last = (container.get("lastState") or {}).get("terminated") or {}
-        ended = f"; the last one ended with exit code {last['exitCode']}" if "exitCode" in last else ""
+        ended = f"; the last one ended with {_exit(last)}" if "exitCode" in last else ""
         return f"{reason}: {_text(waiting.get('message') or 'container ' + str(container.get('name')))}{ended}"
     return ""
+
+
+def _loop(container: Mapping[str, Any]) -> Loop | None:
+    """Read from a container that runs, or has just ended, whether it will soon wait as `CrashLoopBackOff` again."""
+    state = container.get("state") or {}
+    if container.get("ready") or int(container.get("restartCount") or 0) < LOOPS_RESTARTS:
+        return None
+    last = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    began_ms, ended_ms = time_ms(last.get("startedAt")), time_ms(last.get("finishedAt"))
+    if began_ms is None or ended_ms is None or ended_ms - began_ms >= LOOPS_MS:
+        return None
+    text = f"CrashLoopBackOff: container {container.get('name')} starts again and again; the last one ended with {_exit(last)}"
+    running_ms = time_ms((state.get("running") or {}).get("startedAt"))
+    return Loop(text, None if running_ms is None else running_ms + LOOPS_MS)
+
+
+def _exit(terminated: Mapping[str, Any]) -> str:
+    reason = terminated.get("reason")
+    told = f" ({reason})" if isinstance(reason, str) and reason not in {"", "Error", "Completed"} else ""
+    return f"exit code {terminated.get('exitCode')}{told}"
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ class Written:
     def made(self, obj: Object) -> bool:
         """Whether this is the target just as the write left it: whoever wrote it hears nothing new."""
         metadata = obj["metadata"]
-        return metadata.get("uid") == self.uid and metadata.get("resourceVersion") == self.version
+        return bool(metadata.get("uid") == self.uid and metadata.get("resourceVersion") == self.version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,6 +264,28 @@ def test_a_charge_that_was_never_read_does_nothing():
     assert Charge(unit("mail")).consider(Around(deployment("mail", 3)), NOW) is None
 
 
+def test_what_was_remembered_counts_though_redis_was_away_at_first():
+    learned = Memory(History(replicas=1, decided_ms=NOW - 1_000, run_ms=70_000.0), 9_000)
+    charge = Charge(unit("mail"))
+    charge.unseen = "Redis does not answer"
+    charge.consider(Around(deployment("mail", 1)), NOW)
+    charge.see(sight()._replace(remembered=learned.to_json().encode()))
+    charge.consider(Around(deployment("mail", 4)), NOW)
+    assert (charge.memory.startup_ms, charge.memory.history.run_ms) == (9_000, 70_000.0)
+    assert charge.memory.history.highs[0].replicas == 4, "what runs and it knows nothing of is held"
+    charge.see(sight()._replace(remembered=Memory(History(replicas=9), 5).to_json().encode()))
+    assert charge.memory.startup_ms == 9_000, "from then on what is seen counts"
+
+
+def test_what_was_refused_is_told_as_long_as_it_is_asked_for():
+    charge = Charge(unit("mail"))
+    charge.refused = "may not patch deployments/scale"
+    todo(charge, [], Roll(NOW), waiting=5)
+    assert charge.state.trouble == "may not patch deployments/scale"
+    todo(charge, [], Roll(NOW), NOW + 1_000)
+    assert charge.state.trouble == ""
+
+
 def test_the_deployment_that_the_reconciler_is_about_to_make_is_no_trouble():
     charge = Charge(unit("mail"))
     charge.see(sight())

@@ -44,6 +44,7 @@ def waits(reason, message="because"):
     return {"waiting": {"reason": reason, "message": message}}
 
 
+NOW = time_ms("2026-01-01T00:00:10Z")
 RUNS = {"running": {"startedAt": "2026-01-01T00:00:02Z"}}
 
 
@@ -104,15 +105,47 @@ def test_marks_are_there_when_all_are():
     ],
 )  # fmt: skip
 def test_why_pods_cannot_start(pods, expected):
-    assert cannot_start(pods) == expected
+    assert cannot_start(pods, now_ms=NOW) == expected
+
+
+def ended(seconds, code=1, **more):
+    return {
+        "exitCode": code,
+        "startedAt": "2025-12-31T23:58:00Z",
+        "finishedAt": f"2025-12-31T23:58:{seconds:02}Z",
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "one", "told"),
+    [
+        ("runs, for the third time", view(state=RUNS, last=ended(2, 3), restarts=2), "exit code 3"),
+        ("has just ended again", view(state={"terminated": ended(2, 3)}, restarts=2), "exit code 3"),
+        ("killed for its memory", view(state=RUNS, last=ended(9, 137, reason="OOMKilled"), restarts=4),
+         "exit code 137 (OOMKilled)"),
+        ("its first restart", view(state=RUNS, last=ended(2), restarts=1), ""),
+        ("the run before had lasted", view(state=RUNS, last=ended(2) | {"startedAt": "2025-12-31T23:57:00Z"}, restarts=9), ""),
+        ("runs for a minute now", view(state={"running": {"startedAt": "2025-12-31T23:59:10Z"}}, last=ended(2), restarts=9), ""),
+        ("is ready", view(ready=True, state=RUNS, last=ended(2), restarts=9), ""),
+        ("nothing is known of its end", view(state=RUNS, restarts=9), ""),
+    ],
+)  # fmt: skip
+def test_a_crash_loop_is_one_between_its_waits_too(what, one, told):
+    found = cannot_start([one], now_ms=NOW)
+    assert found.startswith("CrashLoopBackOff: container worker starts again and again") is bool(told), what
+    assert told in found
 
 
 def test_a_quota_comes_before_all():
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
     owner = {"metadata": {"name": "rs"}, "status": {"conditions": [failure]}}
-    assert cannot_start([view(ready=True, state=RUNS)], [{"metadata": {}}, owner]) == "FailedCreate: exceeded quota"
+    assert (
+        cannot_start([view(ready=True, state=RUNS)], [{"metadata": {}}, owner], now_ms=NOW)
+        == "FailedCreate: exceeded quota"
+    )
     over = {"metadata": {}, "status": {"conditions": [failure | {"status": "False"}]}}
-    assert cannot_start([], [over]) == ""
+    assert cannot_start([], [over], now_ms=NOW) == ""
 
 
 def test_pods_that_no_node_takes():

@@ -107,6 +107,8 @@ class Post:
     """Whether what was remembered is still to be read."""
     away: bool = False
     """Whether it was told that the queue cannot be read."""
+    asked_ms: float = 0.0
+    """When it was last asked for."""
     queued_ms: float = field(default=float("inf"))
     """For when it stands in the heap; an entry for another time is void."""
 
@@ -262,6 +264,8 @@ class Observer:
     async def _read(self, posts: Sequence[Post]) -> None:
         began_ms = self._clock_ms()
         looks = [Look(post.keys, post.horizon_ms, post.crew, post.memory) for post in posts]
+        for post in posts:
+            post.asked_ms = began_ms
         try:
             replies = await self._ask(looks)
         except RedisUnavailable as error:
@@ -272,8 +276,8 @@ class Observer:
         now_ms = self._clock_ms()
         self._listener.polled(self.server.id, (now_ms - began_ms) / 1_000, len(posts))
         for number, (post, look, reply) in enumerate(zip(posts, looks, replies, strict=True), 1):
-            if self._posts.get(post.key) is not post:
-                continue
+            if self._posts.get(post.key) is not post or post.asked_ms > began_ms:
+                continue  # it has gone, or was asked for again meanwhile: the later answer counts
             try:
                 if isinstance(reply, ReplyError):
                     raise reply

@@ -310,3 +310,29 @@ async def test_more_workers_than_there_can_be_are_not_read(local, plain):
     keys = QueueKeys("bull", "emails")
     await plain.hset(keys.workers, mapping={f"w{number}": "{}" for number in range(2_001)})
     assert (await local.run(Look(keys, 0, crew=True), timeout=1)).roll is None
+
+
+async def test_what_was_asked_earlier_and_comes_later_is_passed_over(local, plain, monkeypatch):
+    """A poll and the reading after a wake go side by side; the older counts must not have the last word."""
+    held, go_on = asyncio.Event(), asyncio.Event()
+    exchange = local.exchange
+
+    async def hold(packed, count, *, timeout):
+        replies = await exchange(packed, count, timeout=timeout)
+        if not held.is_set():
+            held.set()
+            await go_on.wait()
+        return replies
+
+    async with observing(local, "a") as (observer, heard):
+        await all_watched(observer)
+        monkeypatch.setattr(local, "exchange", hold)
+        observer.nudge(key_of("a"))
+        await held.wait()
+        await add(plain, "a")
+        await eventually(lambda: heard.backlog("a") == 1, timeout=15)
+        decided, readings = len(heard.decisions), observer.readings
+        go_on.set()
+        await eventually(lambda: observer.readings > readings, timeout=15)
+        await eventually(lambda: len(heard.decisions) > decided, timeout=15)
+        assert {backlog for _, backlog in heard.decisions[decided:]} == {1}

@@ -12,7 +12,7 @@ import pytest
 
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.reports.logs import LogSettings
-from bullpen_worker.supervision import supervisor, vitality
+from bullpen_worker.supervision import faults, vitality
 from bullpen_worker.supervision.config import WorkerConfig
 from bullpen_worker.supervision.supervisor import Supervisor
 from tests.chaos import jobs
@@ -177,7 +177,7 @@ async def test_a_worker_that_can_start_no_process_ends(lab, caplog):
 
 async def test_a_child_that_does_not_fetch_is_ended_and_another_does_its_work(lab, caplog, monkeypatch, tmp_path):
     monkeypatch.setattr(vitality, "FETCH_MS", 1_000)
-    monkeypatch.setattr(supervisor, "_DEAF_FOR_S", 0.5)
+    monkeypatch.setattr(faults, "DEAF_FOR_S", 0.5)
     marker = tmp_path / "deaf"
     marker.touch()
     monkeypatch.setenv("CHAOS_DEAF", str(marker))

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import enum
+import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -16,6 +17,8 @@ from bullpen_worker.keeping.table import SlotTable, SlotView
 from bullpen_worker.supervision import control
 from bullpen_worker.supervision.control import Begin, Channel, Order, Ticket
 from bullpen_worker.supervision.vitality import Vitals
+
+logger = logging.getLogger("bullpen.supervisor")
 
 
 class End(enum.Enum):
@@ -165,3 +168,12 @@ def split(concurrency: int, processes: int) -> list[int]:
     count = max(1, min(processes, concurrency))
     base, rest = divmod(concurrency, count)
     return [base + (1 if number < rest else 0) for number in range(count)]
+
+
+def share_out(shares: Sequence[int], children: Iterable[Child]) -> None:
+    """Give each child but the solo ones its share of the slots, as far as there is memory for them."""
+    for child, slots in zip((child for child in children if child.solo is None), shares, strict=False):
+        try:
+            child.share(slots)
+        except OSError as error:  # the next child may be luckier
+            logger.error("child %s keeps to %s slots: %s", child.serial, child.slots, error)  # noqa: TRY400

@@ -32,7 +32,7 @@ from bullpen_worker.reports import logs
 from bullpen_worker.reports.exposition import WorkerMetrics
 from bullpen_worker.reports.metrics import Snapshot
 from bullpen_worker.reports.probes import Answers, ProbeServer, Verdict
-from bullpen_worker.supervision import children, control, starts, vitality
+from bullpen_worker.supervision import children, control, faults, starts, vitality
 from bullpen_worker.supervision.children import Child, End
 from bullpen_worker.supervision.config import DEFAULT_CONCURRENCY, WorkerConfig, per_worker, plain
 from bullpen_worker.supervision.control import Begin, Report, Ticket
@@ -49,7 +49,6 @@ OBEY_S: Final = 3.0
 
 _WATCH_S: Final = 0.25
 _ROWS: Final = 128
-_DEAF_FOR_S: Final = 5.0  # a child whose slots were all busy for long has just not said yet that it fetches
 _LAST_WORDS_S: Final = 1.0
 _TELL_EVERY_S: Final = 10.0
 
@@ -207,35 +206,13 @@ class Supervisor:
 
     async def _watch(self) -> None:
         while True:
-            now_ms = time.monotonic_ns() // 1_000_000
+            now_ms, holds = time.monotonic_ns() // 1_000_000, self._holds or self._stopping
             for child in self._children:
-                guilty = child.past_due(now_ms - self.config.kill_grace_ms)
-                if guilty and child.killed is None:
-                    logger.error(
-                        "child %s is ended: a job is %s ms past its timeout and does not stop",
-                        child.serial,
-                        now_ms - guilty[0].deadline_ms,
-                        extra={"job": guilty[0].job_id.decode(errors="replace")},
-                    )
-                    child.guilty = guilty
-                    child.kill(End.OVERDUE)
-                self._judge_hearing(child, now_ms)
+                faults.judge(child, now_ms, self.config.kill_grace_ms, redis_up_ms=self._redis_up_ms, holds=holds)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill_all(End.DEADLINE)
             self._measure(now_ms)
             await asyncio.sleep(_WATCH_S)
-
-    def _judge_hearing(self, child: Child, now_ms: int) -> None:
-        """End a child that stays deaf: whatever it is, another one hears. What it ran goes back, unspent."""
-        vitals = child.vitals(now_ms, self.config.kill_grace_ms)
-        if not vitality.is_deaf(vitals, redis_up_ms=self._redis_up_ms, holds=self._holds or self._stopping):
-            child.deaf_since = None
-        elif child.deaf_since is None:
-            child.deaf_since = time.monotonic()
-        elif time.monotonic() - child.deaf_since > _DEAF_FOR_S and child.killed is None:
-            seconds = vitals.fetch_ms // 1000
-            logger.error("child %s is ended: it has free slots and has not fetched for %s s", child.serial, seconds)
-            child.kill(End.DEAF)
 
     @property
     def _redis_up_ms(self) -> int | None:
@@ -488,12 +465,7 @@ class Supervisor:
                 self._custody.orders.call()  # others see it in our entry
             shares = children.split(self._concurrency, len(self._shares))
             self._shares = [*shares, *([0] * (len(self._shares) - len(shares)))]
-            at_work = [child for child in self._children if child.solo is None]
-            for child, slots in zip(at_work, self._shares, strict=False):
-                try:
-                    child.share(slots)
-                except OSError as error:  # the next child may be luckier
-                    logger.error("child %s keeps to %s slots: %s", child.serial, child.slots, error)  # noqa: TRY400
+            children.share_out(self._shares, self._children)
 
     def renewed(self, kept: int, lost: int) -> None:
         """Count."""

@@ -133,6 +133,8 @@ class Operator:
                     leading=self.leads,
                     now=_now,
                     gone=self.metrics.redis_gone,
+                    up=self.metrics.redis_up,
+                    attend=users.attend,
                 )
                 tasks.create_task(self._connections.run(), name="connections")
                 tasks.create_task(parts.reporter.run(), name="status")
@@ -215,8 +217,9 @@ class Operator:
         return f"{self._cluster_id}/{self._settings.class_name}"
 
     def _exists(self, namespace: str, name: str) -> bool:
-        """Whether there is such a JobQueue, or a pod of one that is gone: it still has jobs to finish."""
-        known = self.cache.get(kinds.JOBQUEUE, namespace, name) is not None
+        """Whether there is such a JobQueue of ours, or a pod of one that is gone: it still has jobs to finish."""
+        obj = self.cache.get(kinds.JOBQUEUE, namespace, name)
+        known = obj is not None and ((obj.get("spec") or {}).get("className") or "") == self._settings.class_name
         return known or any(self.cache.pods_of(namespace, name))
 
     # -- working -----------------------------------------------------------------------------------------------------
@@ -314,7 +317,8 @@ class Operator:
             self.queue.add(key)
 
     def _redis_changed(self, redis: Redis) -> None:
-        self.metrics.redis_up(redis.id, redis.up)
+        if self._connections is None or not self._connections.is_superseded(redis):
+            self.metrics.redis_up(redis.id, redis.up)
         if redis.up and self._reconciler is not None:
             self._add_all(self._reconciler.on(redis.ref))
 

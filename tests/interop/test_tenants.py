@@ -6,7 +6,7 @@ import pytest
 
 from bullpen_operator.connections import acl
 from bullpen_operator.connections.acl import Confines
-from bullpen_operator.connections.users import version_of
+from bullpen_operator.connections.answers import version_of
 from tests.interop.conftest import NodeDriver, NodeError
 from tests.support.waiting import eventually
 

@@ -4,6 +4,7 @@ Limits are ours; why each matters stands in its advice.
 """
 
 import enum
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ MEMORY_WARN_PERCENT = 75
 MEMORY_FAIL_PERCENT = 95
 SKEW_WARN_SECONDS = 0.5
 SKEW_FAIL_SECONDS = 5.0
+_WHOLE = re.compile(r"[0-9]{1,18}")
 
 
 class Status(enum.StrEnum):
@@ -82,7 +84,7 @@ def _version(info: Mapping[str, str], hello: Mapping[str, str]) -> Finding:
     text = info.get("redis_version") or hello.get("version")
     if not text:
         return _unread("version", "INFO")
-    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    numbers = tuple(int(part) for part in text.split(".")[:2] if _WHOLE.fullmatch(part))
     if numbers < OLDEST_REDIS:
         return Finding("version", Status.FAIL, f"Redis {text}", "upgrade to Redis 6.2 or newer, or to Valkey")
     return Finding("version", Status.OK, f"Redis {text}")
@@ -219,7 +221,7 @@ def _unread(name: str, command: str, advice: str = "") -> Finding:
 
 def _number(info: Mapping[str, str], field: str) -> int | None:
     text = info.get(field, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def _size(count: float) -> str:

@@ -4,6 +4,7 @@ A script runs with the rights of who calls it, command by command and key by key
 to be allowed. docs/reference/redis-acl.md shows the same, for those who make users by hand.
 """
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def user_name(cluster: str, namespace: str, name: str) -> str:
     return f"{user_prefix(cluster)}{namespace}.{name}"
 
 
+@functools.cache
 def user_prefix(cluster: str) -> str:
     """Give what the names of this cluster's users begin with, and nobody else's."""
     return f"bullpen.{hashlib.sha256(cluster.encode()).hexdigest()[:10]}."

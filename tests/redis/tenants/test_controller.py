@@ -1,0 +1,105 @@
+"""What is shown of a Redis when its connection is pointed at another: that of the other."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bullpen import embedded
+from bullpen_operator.cache import Cache
+from bullpen_operator.connections.controller import Connections
+from bullpen_operator.connections.pool import Redis, Redises
+from bullpen_operator.kube import kinds
+from support.secrets import Secrets
+from tests.support.waiting import eventually
+
+Object = dict[str, Any]
+
+
+class Cluster:
+    """Takes statuses and events."""
+
+    async def apply_status(self, obj: Object, manager: str = "") -> Object:
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": "0"}}
+
+    def record(self, *_: object, **__: object) -> None:
+        pass
+
+
+class Shown:
+    """The metrics of Redises, as the operator keeps them."""
+
+    def __init__(self) -> None:
+        self.up: dict[str, bool] = {}
+        self.gone: list[str] = []
+        self.connections: Connections | None = None
+
+    def changed(self, redis: Redis) -> None:
+        if self.connections is not None and not self.connections.is_superseded(redis):
+            self.up[redis.id] = redis.up
+
+    def set(self, name: str, up: bool) -> None:
+        self.up[name] = up
+
+
+def connection(url: str, version: int) -> Object:
+    endpoint = url.rsplit("/", 1)[0] + "/0"
+    metadata = {"name": "main", "namespace": "shop", "uid": "u", "generation": version, "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": {"endpoints": [endpoint], "users": "Shared"}}
+
+
+@pytest.fixture
+def two(redis_binary: embedded.Binary) -> Iterator[tuple[embedded.Server, embedded.Server]]:
+    with (
+        embedded.start(binary=redis_binary, unix=False) as first,
+        embedded.start(binary=redis_binary, unix=False) as second,
+    ):
+        yield first, second
+
+
+async def test_a_connection_that_leads_elsewhere_is_shown_as_that(
+    two: tuple[embedded.Server, embedded.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bullpen_operator.connections.controller.COUNT_SECONDS", 0.02)
+    first, second = two
+    now = [0.0]
+    cache, cluster, shown = Cache(), Cluster(), Shown()
+    async with Redises(Secrets(), monotonic=lambda: now[0]) as redises:
+        redises.subscribe(shown.changed)
+        shown.connections = Connections(
+            cluster,
+            cache,
+            redises,
+            cluster,
+            operator_namespace="infra",
+            cluster_wide=True,
+            leading=lambda: True,
+            now=lambda: dt.datetime.now(dt.UTC),
+            gone=shown.gone.append,
+            up=shown.set,
+        )
+        working = asyncio.create_task(shown.connections.run())
+        try:
+            cache.put(kinds.REDIS_CONNECTION, connection(first.url, 1))
+            await eventually(lambda: shown.up == {"shop/main": True})
+            cache.put(kinds.REDIS_CONNECTION, connection(second.url, 2))
+            await eventually(lambda: len(redises.known()) == 2 and all(redis.up for redis in redises.known()))
+            first.kill()
+            old = next(redis for redis in redises.known() if first.url.rsplit("/", 1)[0] in redis.ref.endpoint)
+            await eventually(lambda: not old.up)
+            assert shown.up == {"shop/main": True}
+            now[0] = 301.0
+            new = next(redis for redis in redises.known() if redis is not old)
+            new.used_at = now[0]
+            shown.connections.look_at_all()
+            await eventually(lambda: redises.known() == (new,))
+            assert (shown.up, shown.gone) == ({"shop/main": True}, [])
+            cache.remove(kinds.key_of(kinds.REDIS_CONNECTION, connection("/", 0)))
+            now[0] = 999.0
+            shown.connections.look_at_all()
+            await eventually(lambda: shown.gone == ["shop/main"])
+        finally:
+            working.cancel()
+            await asyncio.wait([working])

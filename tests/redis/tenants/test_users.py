@@ -1,0 +1,271 @@
+"""Users where things go wrong: a server that means ill, a change that did not get through, another that came between."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import hiredis
+import pytest
+import redis
+
+from bullpen import embedded
+from bullpen.errors import RedisUnavailable
+from bullpen.redis.wire import Reply
+from bullpen_operator.connections import acl
+from bullpen_operator.connections import users as module
+from bullpen_operator.connections.acl import Confines
+from bullpen_operator.connections.pool import Redis, Redises
+from bullpen_operator.connections.references import RedisRef
+from bullpen_operator.connections.users import Users, Wanted
+from support.secrets import Secrets
+from tests.support.waiting import eventually
+
+EMAILS = acl.user_name("c1", "shop", "emails")
+IMAGES = acl.user_name("c1", "shop", "images")
+FIRST, SECOND = (acl.password_hash(word) for word in ("first", "second"))
+
+
+def wanted(*queues: str, password: str = FIRST) -> Wanted:
+    return Wanted(Confines("shop", queues), (password,))
+
+
+@pytest.fixture
+def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
+    with embedded.start(binary=redis_binary, unix=False) as server:
+        yield server
+
+
+class Room:
+    """Users on some Redises, looked after."""
+
+    def __init__(self, redises: Redises) -> None:
+        self.redises = redises
+        self.existing = {("shop", "emails"), ("shop", "images")}
+        self.now = 0.0
+        self.users = Users(
+            redises,
+            cluster=lambda: "c1",
+            exists=lambda *names: names in self.existing,
+            leading=lambda: True,
+            monotonic=lambda: self.now,
+        )
+        self.task = asyncio.create_task(self.users.run())
+
+    async def redis(self, url: str) -> Redis:
+        found = await self.redises.of(RedisRef(url.rsplit("/", 1)[0] + "/0", "infra", id=url))
+        await eventually(lambda: found.up or found.trouble)
+        return found
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    async with Redises(Secrets()) as redises:
+        made = Room(redises)
+        yield made
+        made.task.cancel()
+        await asyncio.wait([made.task])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+
+
+def known(url: str) -> dict[str, dict[str, object]]:
+    """The users of a server but the default one, by name."""
+    with contextlib.closing(redis.Redis.from_url(url, decode_responses=True, protocol=2)) as raw:
+        return {name: dict(raw.acl_getuser(name) or {}) for name in raw.acl_users() if name != "default"}
+
+
+def passwords(url: str, user: str) -> object:
+    return known(url).get(user, {}).get("passwords")
+
+
+# -- a server that means ill -----------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def impostor(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[str]:
+    """A server that answers each command as it likes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser = hiredis.Reader()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    writer.write(answer(command))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+
+
+def text(words: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(words), words)
+
+
+STRANGE = {
+    "a version of five thousand digits": b"redis_version:" + b"9" * 5000,
+    "a version in no digits of ours": "redis_version:\u00b2.\u0663".encode(),
+    "nothing but colons": b":\n" * 100_000,
+}
+LOGS = {
+    "lists for names": b"*1\r\n*2\r\n*1\r\n:1\r\n$4\r\nauth\r\n",
+    "no list": b":5\r\n",
+    "none of its own": b"*-1\r\n",
+}
+
+
+@pytest.mark.parametrize("log", LOGS.values(), ids=LOGS)
+@pytest.mark.parametrize("info", STRANGE.values(), ids=STRANGE)
+async def test_what_one_server_answers_keeps_no_other_from_being_looked_after(
+    own: embedded.Server, room: Room, info: bytes, log: bytes
+) -> None:
+    lives = itertools.count()
+    looks: list[bytes] = []
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"INFO":
+            return text(b"run_id:%d\r\n" % next(lives) + info)
+        if command[:2] == [b"ACL", b"LOG"]:
+            looks.append(log)
+            return log
+        return b"+OK\r\n"
+
+    async with impostor(answer) as url:
+        bad, good = await room.redis(url), await room.redis(own.url)
+        with contextlib.suppress(Exception):
+            await room.users.put(bad, EMAILS, wanted("emails"))
+        await room.users.put(good, EMAILS, wanted("emails"))
+        await eventually(lambda: len(looks) >= 3)
+        assert not room.task.done()
+        with contextlib.closing(redis.Redis.from_url(own.url)) as raw:
+            raw.acl_deluser(EMAILS)
+        await eventually(lambda: EMAILS in known(own.url))
+
+
+# -- what did not get through ----------------------------------------------------------------------------------------
+
+
+async def test_what_redis_did_not_take_is_not_believed_to_be_there(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await room.redis(own.url)
+    await room.users.put(there, EMAILS, wanted("emails"))
+    exchange = there.exchange
+
+    async def lost(packed: bytes, count: int, **options: float) -> list[Reply]:
+        if b"SETUSER" in packed:
+            raise RedisUnavailable("cut")
+        return await exchange(packed, count, **options)
+
+    narrow = wanted("emails", password=SECOND)
+    monkeypatch.setattr(there, "exchange", lost)
+    with pytest.raises(RedisUnavailable):
+        await room.users.put(there, EMAILS, narrow)
+    with pytest.raises(RedisUnavailable):  # the same again is no less true
+        await room.users.put(there, EMAILS, narrow)
+    assert passwords(own.url, EMAILS) == [FIRST]
+    monkeypatch.setattr(there, "exchange", exchange)
+    await eventually(lambda: passwords(own.url, EMAILS) == [SECOND])
+
+
+async def test_one_that_redis_refuses_keeps_no_other_from_being_set(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await room.redis(own.url)
+    refused = wanted("two words")  # which no pattern can name
+    with pytest.raises(module.UsersRefused):
+        await room.users.put(there, IMAGES, refused)
+    monkeypatch.setattr(module, "_AT_ONCE", 1)
+    await room.users.put(there, EMAILS, wanted("emails"))
+    own.restart()
+    await eventually(lambda: EMAILS in known(own.url))
+    assert not room.task.done()
+
+
+async def test_what_is_put_while_all_are_set_again_is_not_set_back(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await room.redis(own.url)
+    for user in (EMAILS, IMAGES):
+        await room.users.put(there, user, wanted("x"))
+    monkeypatch.setattr(module, "_AT_ONCE", 1)
+    exchange, came = there.exchange, []
+
+    async def between(packed: bytes, count: int, **options: float) -> list[Reply]:
+        replies = await exchange(packed, count, **options)
+        if b"SETUSER" in packed and not came:
+            came.append(packed)
+            for user in (EMAILS, IMAGES):
+                await room.users.put(there, user, wanted("x", password=SECOND))
+        return replies
+
+    monkeypatch.setattr(there, "exchange", between)
+    with contextlib.closing(redis.Redis.from_url(own.url)) as raw:
+        raw.acl_deluser(EMAILS)  # so that all are set again
+    await eventually(lambda: came)
+    await eventually(lambda: passwords(own.url, EMAILS) == [SECOND])
+    await room.users.look(there.ref)
+    assert passwords(own.url, IMAGES) == [SECOND]
+
+
+async def test_a_save_that_did_not_get_through_is_made_again(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await room.redis(own.url)
+    call, saves = there.call, []
+
+    async def broken(*words: object, **options: object) -> Reply:
+        if words == ("ACL", "SAVE"):
+            saves.append(words)
+            if len(saves) < 3:
+                raise RedisUnavailable("cut")
+            return b"OK"
+        return await call(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(there, "call", broken)
+    await room.users.put(there, EMAILS, wanted("emails"))
+    await eventually(lambda: len(saves) >= 3)
+
+
+# -- those whom nobody wants -----------------------------------------------------------------------------------------
+
+
+async def test_users_are_taken_away_also_where_no_jobqueue_is_left(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ORPHAN_SECONDS", 0.0)
+    gone, others = acl.user_name("c1", "shop", "gone"), acl.user_name("c2", "shop", "gone")
+    there = await room.redis(own.url)
+    with contextlib.closing(redis.Redis.from_url(own.url)) as raw:
+        for user in (gone, others, EMAILS):
+            raw.acl_setuser(user, enabled=True)
+    room.users.attend(there)
+    await eventually(lambda: known(own.url).keys() == {others, EMAILS})
+    await eventually(lambda: room.users._servers == {})
+    room.users.attend(there)  # is asked for at each look at a connection, and done once
+    assert room.users._servers == {}
+
+
+async def test_a_redis_that_is_gone_with_its_users_is_not_looked_for_for_ever(own: embedded.Server, room: Room) -> None:
+    there = await room.redis(own.url)
+    await room.users.put(there, EMAILS, wanted("emails"))
+    own.kill()
+    await eventually(lambda: not there.up)
+    room.existing.clear()
+    with pytest.raises(RedisUnavailable):
+        await room.users.drop(there.ref, EMAILS)
+    await eventually(lambda: room.users._servers[there.ref].away_since is not None)
+    assert there.ref in room.users._servers
+    room.now = module.GIVE_UP_SECONDS
+    await eventually(lambda: room.users._servers == {})
+    own.restart()
+    await eventually(lambda: there.up, 10)
+    await room.users.put(there, IMAGES, wanted("images"))
+    assert IMAGES in known(own.url)

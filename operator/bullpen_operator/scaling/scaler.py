@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
@@ -39,6 +39,7 @@ FIND_AGAIN_SECONDS: Final = 5.0
 LEAD_SECONDS: Final = 0.2
 REMEMBER_EVERY_MS: Final = 10_000
 CONFLICT_RETRY_MS: Final = 500
+BROKEN_RETRY_MS: Final = 10_000
 POD_NEWS_MS: Final = 100
 """A change of a pod has its queue read within so long; many at once, once."""
 
@@ -115,7 +116,7 @@ class Scaler(Generic[Ref]):
         self._carrier = Carrier(kube, cache, leading)
         self._cares: dict[Key, _Care[Ref]] = {}
         self._watches: dict[int, _Watch] = {}
-        self._by_target: dict[Key, Key] = {}
+        self._by_target: dict[Key, dict[Key, None]] = {}
         self._replicasets: dict[tuple[str, str], dict[str, Object]] = {}
         self._unfound: dict[Key, float] = {}
         self._find = asyncio.Event()
@@ -136,10 +137,9 @@ class Scaler(Generic[Ref]):
             self.drop(unit.key)
             care = self._cares[unit.key] = _Care(Charge(unit))
         before, care.charge.unit = care.charge.unit, unit
-        if before.target is not None:
-            self._by_target.pop(before.target.key, None)
+        self._unhook(before)
         if unit.target is not None:
-            self._by_target[unit.target.key] = unit.key
+            self._by_target.setdefault(unit.target.key, {})[unit.key] = None
         if before.target != unit.target:
             care.charge.written = None
         if care.observer is None or (before.redis, before.keys) != (unit.redis, unit.keys):
@@ -155,8 +155,7 @@ class Scaler(Generic[Ref]):
         care = self._cares.pop(key, None)
         self._unfound.pop(key, None)
         if care is not None:
-            if care.charge.unit.target is not None:
-                self._by_target.pop(care.charge.unit.target.key, None)
+            self._unhook(care.charge.unit)
             self._leave(care)
 
     def state(self, key: Key) -> ScalingState | None:
@@ -231,6 +230,13 @@ class Scaler(Generic[Ref]):
             del self._watches[id(observer.server)]
             watch.task.cancel()
 
+    def _unhook(self, unit: ScaleUnit[Ref]) -> None:
+        """Hear no more of a unit's target; another may name the same."""
+        if unit.target is not None and (keys := self._by_target.get(unit.target.key)) is not None:
+            keys.pop(unit.key, None)
+            if not keys:
+                del self._by_target[unit.target.key]
+
     async def _look_after_lead(self) -> None:
         """Look at all queues at once when we have become the one that acts."""
         led = False
@@ -253,7 +259,12 @@ class Scaler(Generic[Ref]):
         """Decide on a reading."""
         care = self._cares.get(key)
         if care is not None:
-            care.charge.see(sight)
+            try:
+                care.charge.see(sight)
+            except Exception as error:  # as in `_consider`
+                logger.exception("%s cannot be read", key)
+                self._broke(care, error)
+                return
             if waited_ms is not None and care.woken_ms is None:
                 care.woken_ms = self._clock_ms() - waited_ms
             self._consider(care)
@@ -283,15 +294,16 @@ class Scaler(Generic[Ref]):
             return
         if kind == kinds.POD:
             name = kinds.labels_of(obj).get(kinds.LABEL_JOBQUEUE)
-            key = Key(kinds.JOBQUEUE, change.key.namespace, name) if name else None
+            keys: Iterable[Key] = (Key(kinds.JOBQUEUE, change.key.namespace, name),) if name else ()
         else:
-            key = self._by_target.get(change.key)
-        care = self._cares.get(key) if key is not None else None
-        if care is None or care.observer is None:
-            return
-        written = care.charge.written
-        if change.new is None or written is None or not written.made(change.new):
-            care.observer.look_again(care.charge.unit.key, care.observer.now_ms() + POD_NEWS_MS)
+            keys = self._by_target.get(change.key, ())
+        for key in keys:
+            care = self._cares.get(key)
+            if care is None or care.observer is None:
+                continue
+            written = care.charge.written
+            if change.new is None or written is None or not written.made(change.new):
+                care.observer.look_again(key, care.observer.now_ms() + POD_NEWS_MS)
 
     def _index(self, replicaset: Object, *, present: bool) -> None:
         metadata = replicaset["metadata"]
@@ -333,8 +345,7 @@ class Scaler(Generic[Ref]):
             care.todo = charge.consider(self._around(unit), now_ms)
         except Exception as error:  # what one tenant wrote must not keep all others from being scaled
             logger.exception("%s cannot be decided on", unit.key)
-            care.todo = None
-            charge.fail(f"the queue cannot be decided on: {type(error).__name__}: {error}")
+            self._broke(care, error)
         observer = care.observer
         if observer is not None:
             observer.expect(unit.key, charge.horizon_ms)
@@ -348,6 +359,13 @@ class Scaler(Generic[Ref]):
         if self._leading():
             care.acting = True
             self._tasks.create_task(self._act(care, is_due=is_due), name=f"scale {unit.key}")
+
+    def _broke(self, care: _Care[Ref], error: Exception) -> None:
+        """Hold what runs of one queue, and say so: something about it is such as nobody foresaw."""
+        care.todo = None
+        care.charge.fail(f"the queue cannot be scaled: {type(error).__name__}: {error}")
+        if care.charge.news(self._now_ms(care)):
+            self._changed(care.charge.unit.key)
 
     def _is_to_remember(self, care: _Care[Ref], now_ms: int) -> bool:
         if care.observer is None or care.charge.unseen or care.charge.decision is None:
@@ -378,6 +396,10 @@ class Scaler(Generic[Ref]):
                     self._consider(care)
                 is_due = self._clock_ms() >= care.hold_until_ms
             await self._remember(care)
+        except Exception as error:  # as in `_consider`
+            logger.exception("%s cannot be scaled", charge.unit.key)
+            care.hold_until_ms = self._clock_ms() + BROKEN_RETRY_MS
+            self._broke(care, error)
         finally:
             care.acting = False
             care.woken_ms = None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from bullpen.queue.keys import QueueKeys
 from bullpen.scaling import ScalingPolicy, Window
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.errors import Forbidden, NotLeading, Unavailable
 from bullpen_operator.kube.kinds import Key
 from bullpen_operator.scaling import Target
+from bullpen_operator.scaling.charge import Charge
 from tests.support.recorded import NAMESPACE, Stage, deployment, key_of, unit
 from tests.support.scaling import AT_ONCE, KEYS, add, pod, rounds, state, watched
 from tests.support.waiting import eventually
@@ -250,3 +254,44 @@ async def test_fifty_queues_wake_at_once(stage, plain):
         await pipe.execute()
     await eventually(lambda: len(stage.kube.scales) == 50, timeout=15)
     assert {write.value for write in stage.kube.scales} == {1}
+
+
+@pytest.mark.parametrize("where", ["seen", "carried out"])
+async def test_whatever_one_queue_brings_the_others_are_scaled(stage, plain, monkeypatch, where):
+    see, apply_scale = Charge.see, stage.kube.apply_scale
+
+    def odd_sight(charge, sight):
+        if charge.unit.key == key_of("odd"):
+            msg = "nobody foresaw this"
+            raise TypeError(msg)
+        see(charge, sight)
+
+    async def odd_answer(kind, namespace, name, *rest):
+        if name == "odd-worker":
+            msg = "nobody foresaw this"
+            raise TypeError(msg)
+        return await apply_scale(kind, namespace, name, *rest)
+
+    if where == "seen":
+        monkeypatch.setattr(Charge, "see", odd_sight)
+    else:
+        monkeypatch.setattr(stage.kube, "apply_scale", odd_answer)
+    stage.add("odd")
+    await add(plain, 30, QueueKeys("bull", "odd"))
+    found = await state(stage, lambda found: found.trouble, name="odd")
+    assert found.trouble == "the queue cannot be scaled: TypeError: nobody foresaw this"
+    assert key_of("odd") in stage.changes
+    stage.add("mail")
+    await add(plain, 30)
+    await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
+
+
+async def test_who_names_anothers_target_takes_no_news_of_it_away(stage, plain):
+    stage.add("mail", ScalingPolicy(max_replicas=20, min_replicas=2), replicas=2)
+    await watched(stage)
+    stage.scaler.put(unit("other", target=Target(kinds.DEPLOYMENT, NAMESPACE, "mail-worker", foreign=True)))
+    found = await state(stage, lambda found: found.trouble, name="other")
+    assert "label it" in found.trouble
+    stage.scaler.drop(key_of("other"))
+    stage.kube.put(kinds.DEPLOYMENT, deployment("mail", replicas=1))
+    await eventually(lambda: stage.kube.replicas("mail") == 2, timeout=10)

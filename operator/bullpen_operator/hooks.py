@@ -20,7 +20,7 @@ from typing import Final
 from bullpen.errors import BullpenError
 from bullpen_operator.kube import access, kinds
 from bullpen_operator.kube.client import Kube
-from bullpen_operator.kube.errors import Conflict, Invalid, NotFound
+from bullpen_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from bullpen_operator.kube.kinds import Key, Object
 
 log = logging.getLogger("bullpen.operator.hooks")
@@ -33,6 +33,8 @@ SERVED_SECONDS: Final = 90.0
 """How long a kind may take to be served after its CRD was made."""
 STOPPED_SECONDS: Final = 60.0
 """How long the operator's pods may take to end; then finalizers come off all the same."""
+RELEASED_SECONDS: Final = 30.0
+"""How long a finalizer is tried to be taken off where the API server refuses."""
 PAUSE_SECONDS: Final = 0.5
 
 Clock = Callable[[], float]
@@ -101,13 +103,16 @@ async def stop_operator(kube: Kube, namespace: str, deployment: str, pods: Mappi
     return True
 
 
-async def take_finalizers_off(kube: Kube, namespaces: Sequence[str], class_name: str) -> list[Key]:
+async def take_finalizers_off(kube: Kube, namespaces: Sequence[str], class_name: str, waiting: Waiting) -> list[Key]:
     """Take Bullpen's finalizer off each JobQueue of this class; give those that had it. `namespaces` empty: everywhere.
 
-    What somebody else changes meanwhile is looked at again.
+    What somebody else changes meanwhile is looked at again. Raises `HookFailed` with the one that the API server still
+    refuses to change after `RELEASED_SECONDS`, when it has been taken off all others.
     """
     released: list[Key] = []
+    until = waiting.clock() + RELEASED_SECONDS
     while held := await _held(kube, namespaces, class_name):
+        refused: tuple[Key, KubeError] | None = None
         for key, finalizers in held:
             path = "/metadata/finalizers"
             try:
@@ -118,9 +123,20 @@ async def take_finalizers_off(kube: Kube, namespaces: Sequence[str], class_name:
                         {"op": "replace", "path": path, "value": [it for it in finalizers if it != kinds.FINALIZER]},
                     ],
                 )
-            except (NotFound, Invalid):
+            except NotFound:
+                continue
+            except (
+                Forbidden,
+                Invalid,
+            ) as error:  # the test has failed, or a policy of the cluster has something against it
+                refused = key, error
                 continue
             released.append(key)
+        if refused is not None:
+            if waiting.clock() >= until:
+                msg = f"{refused[0]} keeps its finalizer {kinds.FINALIZER}, take it off by hand: {refused[1]}"
+                raise HookFailed(msg)
+            await waiting.sleep(PAUSE_SECONDS)
     return released
 
 
@@ -154,7 +170,7 @@ async def _release(kube: Kube, options: argparse.Namespace, waiting: Waiting) ->
         log.info("the operator has stopped")
     else:
         log.warning("pods of the operator have not ended after %g s; going on", STOPPED_SECONDS)
-    for key in await take_finalizers_off(kube, options.watched, options.class_name):
+    for key in await take_finalizers_off(kube, options.watched, options.class_name, waiting):
         log.info("%s has no finalizer any more", key)
     if options.connection:
         kind, _, name = options.connection.partition("/")
@@ -196,6 +212,7 @@ async def run(arguments: Sequence[str], *, kubeconfig: str = "", waiting: Waitin
 def main() -> int:
     """Do what the command line says; give the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    access.read_what_the_api_server_takes()
     try:
         asyncio.run(run(sys.argv[1:]))
     except BullpenError as error:

@@ -515,3 +515,39 @@ async def test_a_pod_that_does_not_end_holds_nobody_up_for_ever(own_api_server, 
     assert not await hooks.stop_operator(kube, NAMESPACE, "bullpen", labels, hours.waiting)
     assert hours.now == pytest.approx(hooks.STOPPED_SECONDS, abs=1)
     assert api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")["spec"]["replicas"] == 0
+
+
+async def test_a_finalizer_that_a_policy_keeps_is_said_and_the_others_come_off(own_api_server, kube):
+    api = own_api_server.api()
+    api.namespace(NAMESPACE)
+    api.install((CHART / "files" / "crds" / "crd.yaml").read_text())
+    for name in ("kept", "mine"):
+        jobqueue(api, name, FINALIZER)
+    rule = {
+        "apiGroups": ["bullpen.dev"],
+        "apiVersions": ["*"],
+        "operations": ["UPDATE"],
+        "resources": ["jobqueues"],
+        "resourceNames": ["kept"],
+    }
+    policy = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "frozen"}}
+    validation = {"expression": "false", "message": "frozen until Monday", "reason": "Invalid"}
+    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [validation]}
+    api.create({**policy, "kind": "ValidatingAdmissionPolicy", "spec": spec})
+    bound = {"policyName": "frozen", "validationActions": ["Deny"]}
+    api.create({**policy, "kind": "ValidatingAdmissionPolicyBinding", "spec": bound})
+
+    def frozen() -> bool:
+        try:
+            api.patch("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "kept", {"metadata": {"labels": {"a": "b"}}})
+        except ApiError:
+            return True
+        return False
+
+    await eventually(lambda: asyncio.to_thread(frozen), 30, every=0.1)
+    hours = Hours()
+    with pytest.raises(hooks.HookFailed, match=r"kept keeps its finalizer .* by hand: .*frozen until Monday"):
+        await hooks.take_finalizers_off(kube, (), "", hours.waiting)
+    assert hours.now == pytest.approx(hooks.RELEASED_SECONDS, abs=1)
+    mine = api.get("bullpen.dev/v1alpha1", "JobQueue", NAMESPACE, "mine")
+    assert mine["metadata"].get("finalizers", []) == []

@@ -128,6 +128,7 @@ MATRIX: dict[str, Values] = {
             "auth": {"existingSecret": "mine"},
             "persistence": {"storageClassName": "", "size": "20Gi"},
             "maxmemory": "4gb",
+            "resources": {"limits": {"memory": "7Gi"}},
             "extraConfig": "slowlog-max-len 1000\nlatency-monitor-threshold 50",
             "connection": {
                 "name": "shared",

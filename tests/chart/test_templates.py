@@ -337,6 +337,18 @@ def test_a_redis_that_could_not_be_offered_is_refused(chart):
         chart.text({"namespaces": ["shop"], "redis": {"enabled": True}})
 
 
+@pytest.mark.parametrize("limit", ["1Gi", "1G", 1073741824, "4096Mi", "4G"])
+def test_a_redis_that_would_be_killed_when_it_fills_is_refused(chart, limit):
+    with pytest.raises(Refused, match="maxmemory is 4gb and"):
+        chart.text({"redis": {"enabled": True, "maxmemory": "4gb", "resources": {"limits": {"memory": limit}}}})
+
+
+@pytest.mark.parametrize("limit", ["4097Mi", "5Gi", "4.5Gi", 4500000000, "1Ti", None])
+def test_a_redis_with_room_or_without_a_limit_is_taken(chart, limit):
+    limits = {"memory": limit}
+    assert chart.text({"redis": {"enabled": True, "maxmemory": "4gb", "resources": {"limits": limits}}})
+
+
 def scalars(tree):
     """Give every value in an object."""
     if isinstance(tree, dict | list):

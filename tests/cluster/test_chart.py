@@ -344,6 +344,7 @@ def test_the_plain_yaml_installs_and_applied_again_changes_nothing(own_api_serve
     [
         ({"redis": {"enabled": True}}, ['ClusterRedisConnection "bullpen", the default']),
         ({"redis": {"enabled": True, "persistence": {"enabled": False}}}, ["all jobs are lost"]),
+        ({"redis": {"enabled": True, "maxmemory": "800mb"}}, ["redis.maxmemory is 78 % of the memory limit"]),
         (
             {"namespaces": ["shop"], "className": "teams"},
             ["JobQueues in shop (className: teams)", "kind: RedisConnection", "className: teams"],

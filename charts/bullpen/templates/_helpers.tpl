@@ -144,6 +144,21 @@ subjects:
 {{- include "bullpen.fullname" . }}-redis
 {{- end }}
 
+{{/* What `redis.maxmemory` is of the pod's memory limit, in percent; 0 without a limit. */}}
+{{- define "bullpen.redisShare" -}}
+{{- $units := dict "mb" 1048576.0 "gb" 1073741824.0 "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18
+  "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 }}
+{{- $limit := dig "limits" "memory" "" .Values.redis.resources | toString }}
+{{- if $limit }}
+{{- $bytes := list }}
+{{- range list .Values.redis.maxmemory $limit }}
+{{- $number := regexFind "^[0-9.]+(e[+][0-9]+)?" . }}
+{{- $bytes = append $bytes (mulf (float64 $number) (get $units (trimPrefix $number .))) }}
+{{- end }}
+{{- divf (mulf 100 (first $bytes)) (last $bytes) | floor | int }}
+{{- else }}0{{ end }}
+{{- end }}
+
 {{- define "bullpen.redisSecretName" -}}
 {{- .Values.redis.auth.existingSecret | default (include "bullpen.redisName" .) }}
 {{- end }}

@@ -258,9 +258,10 @@ class Operator:
         self._look_again(key, result.again_seconds, thorough=thorough)
 
     def _look_again(self, key: Key, seconds: float | None, *, thorough: bool) -> None:
+        if self._reporter is None or self._reporter.facts(key) is None:
+            self.metrics.forget(key)  # it is no more, or an operator of another class takes it
         if self.cache.find(key) is None:
             self._thorough_at.pop(key, None)
-            self.metrics.forget(key)
             return
         if thorough:
             self._thorough_at[key] = self._clock() + self._until_resync()
@@ -346,7 +347,9 @@ class Operator:
         if self._scaler is not None and self._reporter is not None:
             for key, facts in self._reporter.known():
                 state = self._scaler.state(key)
-                if state is not None and facts.spec is not None:
+                if state is None:  # it has no queue, or another has it: what was last seen is not so any more
+                    self.metrics.forget(key)
+                elif facts.spec is not None:
                     scaling, alerts = facts.spec.scaling, facts.spec.alerts
                     most = scaling.max_replicas if scaling is not None and scaling.mode == "Auto" else None
                     self.metrics.scaling(key, facts.queue, state, max_replicas=most)

@@ -22,6 +22,7 @@ from bullpen_operator.kube.client import Kube
 from bullpen_operator.kube.errors import KubeError, NotFound, NotLeading
 from bullpen_operator.kube.kinds import Key, Object
 from bullpen_operator.kube.recorder import Recorder
+from bullpen_operator.scaling.protection import Pace
 from bullpen_operator.scaling.units import ScalingState, Target
 from bullpen_operator.workqueue import WorkQueue
 
@@ -38,6 +39,10 @@ FIRST_LOOK_SECONDS: Final = 5.0
 
 TROUBLE_SECONDS: Final = 5.0
 """Trouble with Redis is told when it has lasted so long."""
+
+EVENTS_PER_SECOND: Final = 1.0
+EVENTS_AT_ONCE: Final = 30.0
+"""How many events of changed numbers there are, over all JobQueues; the status tells of each."""
 
 
 class States(Protocol):
@@ -73,6 +78,7 @@ class Reporter:
         self._now = now
         self._pace = 1 / writes_per_second
         self._next_write = clock()
+        self._events = Pace(EVENTS_PER_SECOND, EVENTS_AT_ONCE)
         self._facts: dict[Key, Facts] = {}
         self._targets: dict[Key, Target] = {}
         self._trouble_since: dict[Key, float] = {}
@@ -196,7 +202,8 @@ class Reporter:
         return ""
 
     def _tell(self, obj: Object, before: Mapping[str, Any], new: Object) -> None:
-        """Record events for what became another: Ready, and what stands behind it."""
+        """Record events for what became another: Ready, what stands behind it, and the number of replicas."""
+        self._tell_number(obj, before.get("scaling") or {}, new.get("scaling") or {})
         old = {each["type"]: each for each in before.get("conditions") or ()}
         for each in new["conditions"]:
             name, was = each["type"], old.get(each["type"])
@@ -207,6 +214,12 @@ class Reporter:
                 self._recorder.record(obj, "Normal" if ready else "Warning", each["reason"], each["message"])
             elif name == "Paused" and was is not None and "Unknown" not in {was["status"], each["status"]}:
                 self._recorder.record(obj, "Normal", each["reason"], each["message"])
+
+    def _tell_number(self, obj: Object, before: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        was, now = before.get("desiredReplicas", 0), new.get("desiredReplicas", 0)
+        if now != was and self._events.take(self._clock()):
+            note = f"{was} → {now} replicas: {new.get('message', '')}"
+            self._recorder.record(obj, "Normal", "ScaleUp" if now > was else "ScaleDown", note, action="Scale")
 
 
 def _patch(obj: Object, new: Object) -> Object:

@@ -311,6 +311,20 @@ def test_kinds_that_came_by_kubectl_are_left_to_it_or_handed_over(own_api_server
     assert crd["metadata"]["annotations"]["meta.helm.sh/release-name"] == "bullpen"
 
 
+def test_a_second_release_of_another_class_stands_beside_the_first(own_api_server, helm):
+    (command,) = re.findall(r"^\$ helm (install teams .*)$", INSTALL.read_text(), flags=re.MULTILINE)
+    helm("install", "bullpen", CHART, "--create-namespace", "--no-hooks")
+    helm(*command.replace("charts/bullpen", str(CHART)).split(), "--no-hooks")
+    api = own_api_server.api()
+    names = {obj["metadata"]["name"] for obj in api.list("apps/v1", "Deployment", NAMESPACE)}
+    assert names == {"bullpen", "teams-bullpen"}
+    selectors = [obj["spec"]["selector"] for obj in api.list("apps/v1", "Deployment", NAMESPACE)]
+    assert selectors[0] != selectors[1]
+    helm("uninstall", "teams", "--no-hooks")
+    assert api.get("apps/v1", "Deployment", NAMESPACE, "bullpen")
+    assert columns(api)
+
+
 def test_the_plain_yaml_installs_and_applied_again_changes_nothing(own_api_server, tmp_path):
     """By kustomize, as docs/how-to/install.md has it."""
     api = own_api_server.api()

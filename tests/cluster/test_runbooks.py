@@ -15,8 +15,10 @@ from tests.chart.rendering import EVERYTHING, NAMESPACE, ROOT, Chart
 from tests.docs import pages
 from tests.support import operators, requirements
 from tests.support.kubernetes import apiserver, binaries
+from tests.support.kubernetes.api import Api
 from tests.support.kubernetes.apiserver import ApiServer
 from tests.support.operators import jobqueue
+from tests.support.waiting import eventually_sync
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -79,14 +81,8 @@ def fill(server: ApiServer, chart: Chart) -> None:
     for obj in objects:
         if obj not in objects.hooks:
             api.apply(obj)
-    for namespace, kind, name in (
-        (NAMESPACE, "Secret", "bullpen-redis"),
-        (NAMESPACE, "PersistentVolumeClaim", "data-bullpen-redis-0"),
-    ):
-        obj = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}}
-        if kind == "PersistentVolumeClaim":
-            obj["spec"] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-        api.apply(obj)
+    api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bullpen-redis", "namespace": NAMESPACE}})
+    claim(api)
     api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-node-3"}})
     shared = operators.redis_connection("", "redis://redis.example.com:6379", name="shared")
     shared["spec"]["allowedNamespaces"] = {"selector": {}}
@@ -102,6 +98,28 @@ def fill(server: ApiServer, chart: Chart) -> None:
     spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
     meta = {"name": "emails-worker", "namespace": "shop", "labels": labels}
     api.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
+
+
+def claim(api: Api) -> None:
+    """Give the chart's Redis a volume of a kind that can grow."""
+    name, metadata = "data-bullpen-redis-0", {"name": "grows"}
+    made = {"provisioner": "example.com/disks", "allowVolumeExpansion": True}
+    api.apply({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": metadata, **made})
+    wanted = {"accessModes": ["ReadWriteOnce"], "storageClassName": "grows"}
+    volume = {"capacity": {"storage": "8Gi"}, "claimRef": {"name": name, "namespace": NAMESPACE}, "hostPath": {"path": "/data"}}  # fmt: skip
+    api.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": {**wanted, **volume}})
+    spec = {**wanted, "volumeName": "grows", "resources": {"requests": {"storage": "8Gi"}}}
+    api.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": spec,
+        }
+    )
+    eventually_sync(
+        lambda: api.get("v1", "PersistentVolumeClaim", NAMESPACE, name)["status"].get("phase") == "Bound", 30, every=0.1
+    )
 
 
 @dataclass(frozen=True)

@@ -247,9 +247,10 @@ def _number(
 
 
 def _stuck(fleet: Fleet) -> set[str]:
-    """Give the templates of which no pod even starts: with one of them there, a rollout goes nowhere."""
+    """Give the templates of which no pod even starts, for a minute: with one of them there, a rollout goes nowhere."""
     found: dict[str, bool] = {}
     for member in fleet.members:
-        starts = member.worker is not None or not member.may_go(fleet.now_ms)
+        is_young = fleet.now_ms - member.pod.created_ms < MUTE_MS
+        starts = is_young or member.worker is not None or not member.may_go(fleet.now_ms)
         found[member.pod.revision] = found.get(member.pod.revision, False) or starts
     return {revision for revision, starts in found.items() if not starts}

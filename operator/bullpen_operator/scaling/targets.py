@@ -6,12 +6,16 @@ taken on the number before our own last write.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from bullpen_operator.cache import version_number
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Object
 from bullpen_operator.scaling.pods import HASH, PodView
 from bullpen_operator.scaling.units import ScaleUnit, Target
+
+SCALED: Final = (kinds.DEPLOYMENT, kinds.STATEFULSET)
+"""What is watched, and what the operator's roles let it scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +73,24 @@ def refusal(unit: ScaleUnit[object], target: Target, obj: Object | None) -> str:
     may make JobQueues could scale what it may not touch. Our own is controlled by the JobQueue.
     """
     what = f"{target.kind} {target.name!r}"
-    if obj is None:
-        if target.foreign:
-            return (
-                f"{what} is not there, or does not carry the label {kinds.LABEL_SCALED_BY}={unit.key.name}: "
-                "label it to have it scaled"
-            )
-        return f"{what} is not there yet"
     if target.foreign:
-        if kinds.labels_of(obj).get(kinds.LABEL_SCALED_BY) != unit.key.name:
-            return (
-                f"{what} does not carry the label {kinds.LABEL_SCALED_BY}={unit.key.name}: label it to have it scaled"
-            )
-        return ""
+        return _refusal_of_foreign(unit, target, obj, what)
+    if obj is None:
+        return f"{what} is not there yet"
     owners = obj["metadata"].get("ownerReferences") or ()
     if unit.uid and not any(owner.get("uid") == unit.uid for owner in owners):
         return f"{what} belongs to somebody else: it is left alone"
+    return ""
+
+
+def _refusal_of_foreign(unit: ScaleUnit[object], target: Target, obj: Object | None, what: str) -> str:
+    label = f"the label {kinds.LABEL_SCALED_BY}={unit.key.name}: label it to have it scaled"
+    if target.kind not in SCALED:
+        return f"{what}: only a Deployment or a StatefulSet of apps/v1 can be scaled"
+    if obj is None:
+        return f"{what} is not there, or does not carry {label}"
+    if kinds.labels_of(obj).get(kinds.LABEL_SCALED_BY) != unit.key.name:
+        return f"{what} does not carry {label}"
     return ""
 
 

@@ -106,6 +106,8 @@ def test_two_templates_are_a_rollout():
         (Target(kinds.DEPLOYMENT, "shop", "mail-worker"), deployment("other"), "belongs to somebody else"),
         (Target(kinds.DEPLOYMENT, "shop", "legacy", foreign=True), None, "bullpen.dev/scaled-by=mail"),
         (Target(kinds.DEPLOYMENT, "shop", "legacy", foreign=True), deployment("x"), "bullpen.dev/scaled-by=mail"),
+        (Target(kinds.by_name("argoproj.io/v1alpha1", "Rollout"), "shop", "legacy", foreign=True), None,
+         "only a Deployment or a StatefulSet of apps/v1 can be scaled"),
         (Target(kinds.DEPLOYMENT, "shop", "legacy", foreign=True),
          deployment("x", **{kinds.LABEL_SCALED_BY: "other"}), "label it"),
         (Target(kinds.DEPLOYMENT, "shop", "legacy", foreign=True),

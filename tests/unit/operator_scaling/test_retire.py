@@ -180,6 +180,14 @@ def test_a_rollout_that_is_stuck_does_not_hold_a_fleet_for_ever():
     assert found.replicas != 1 or not {"a"} & named(found)
 
 
+def test_a_rollout_that_has_just_begun_is_not_stuck():
+    old = [pod(name, revision="old") for name in "abc"]
+    new = pod("d", revision="new", ready=False, started=False, age_s=5)
+    found = plan(fleet([*old, new], [worker(name) for name in "abc"], replicas=3, rolling_out=True), 1)
+    assert (found.retire, found.replicas) == ({}, None)
+    assert found.waits == "a rollout goes on; then 2 of 3 pods go"
+
+
 def test_workers_that_cannot_be_read_are_left_alone():
     unread = Fleet.of(3, [pod("a"), pod("b"), pod("c")], None, now_ms=NOW)
     assert plan(unread, 1).replicas is None

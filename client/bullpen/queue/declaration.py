@@ -14,7 +14,7 @@ import msgpack
 from bullpen.errors import BullpenError
 from bullpen.queue import lua, schedules
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, items, text
+from bullpen.queue.operations.base import Call, Eval, QueueOperation, Reply, Steps, do, items, text
 from bullpen.queue.operations.queues import PauseQueue, ResumeQueue
 from bullpen.queue.policy import QueuePolicy
 from bullpen.queue.schedules import Schedule
@@ -59,12 +59,13 @@ class ReadOwnership(QueueOperation[Ownership]):
     keys: QueueKeys
 
     def commands(self) -> Sequence[Call]:
-        """Two commands, which nothing needs to be between."""
-        return (Command(("HGET", self.keys.owner, "id")), Command(("HGET", self.keys.owned, "paused")))
+        """A script of ours, which bounds what comes back: whoever may use the queue may write there."""
+        return (Eval(lua.ours("readOwner-2"), (self.keys.owner, self.keys.owned), ()),)
 
     def read(self, replies: Sequence[Reply]) -> Ownership:
         """Read both."""
-        return Ownership(text(replies[0]), text(replies[1]) == "1")
+        owner, paused = (*items(replies[0]), None, None)[:2]
+        return Ownership(text(owner), text(paused) == "1")
 
 
 @dataclass(frozen=True)

@@ -170,10 +170,20 @@ class FoundSchedule:
         """Whether it still is what was declared."""
         if not self.fields or self.ours is None:
             return False
-        written = json.loads(self.ours)
+        try:
+            written = json.loads(self.ours)
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(written, dict):
+            return False
         names = {b"name": "job", b"pattern": "pattern", b"tz": "tz", b"every": "every"}
-        same = all(self.fields.get(name, b"").decode() == str(written.get(key) or "") for name, key in names.items())
-        return same and self.fields.get(b"data", b"{}").decode() == written["data"]  # BullMQ leaves an empty object out
+        same = all(
+            self.fields.get(name, b"").decode(errors="replace") == str(written.get(key) or "")
+            for name, key in names.items()
+        )
+        return same and self.fields.get(b"data", b"{}").decode(errors="replace") == written.get(
+            "data"
+        )  # BullMQ leaves an empty object out
 
 
 @dataclass(frozen=True)

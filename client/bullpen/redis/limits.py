@@ -2,8 +2,8 @@
 
 hiredis makes room for a list when its header comes: `*1000000000` alone stops the loop for a second. So the bytes are
 looked through before hiredis has them, token by token, without making an object of any: lengths that are announced, how
-many lists and errors there are, how much there is in all. What is counted is a burst: all that comes while something is
-waited for. A reply over a limit ends the connection with `ReplyTooLarge`.
+many lists and errors there are, how much there is in all. What is counted is what comes in answer to one question, or to several
+that were sent as one. A reply over a limit ends the connection with `ReplyTooLarge`.
 """
 
 import re
@@ -22,10 +22,10 @@ _LENGTH: Final = re.compile(rb"-1|0|[1-9][0-9]{0,18}")
 
 @dataclass(frozen=True)
 class ReplyLimits:
-    """What a burst of replies may come to. The defaults are those of the operator."""
+    """What the replies to one question, or to several that were sent as one, may come to. The defaults are the operator's."""
 
     bytes: int = 16 << 20
-    """All that comes while something is waited for. As objects it takes some five times as much."""
+    """All of them. As objects they take some five times as much."""
     text: int = 4 << 20
     """One text."""
     elements: int = 1_000_000
@@ -50,7 +50,7 @@ class Guard:
         self._boxes = 0
 
     def rest(self) -> None:
-        """Begin to count anew: nothing is waited for now."""
+        """Begin to count anew: another question is being answered now."""
         self._bytes = self._elements = self._boxes = 0
 
     def take(self, chunk: memoryview) -> None:
@@ -126,6 +126,9 @@ class BoundedConnection(Connection):
         except TooMuch as error:
             self.abort(f"{self.where} sent too much: {error}", kind=ReplyTooLarge)
             return
+        pending = self._pending
+        asked = pending[0] if pending else None
         super().buffer_updated(nbytes)
-        if not self._pending:
+        pending = self._pending
+        if not pending or pending[0] is not asked:  # what is answered is its receiver's; others may always be waiting
             self._guard.rest()

@@ -11,13 +11,15 @@ from bullpen.queue import lua
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.lua import Script
 from bullpen.queue.observation import Reading, UnreadableQueue
-from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, number
+from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply
 from bullpen_operator.scaling.crew import PROTOCOL, Roll
 
 LEASE_MS: Final = 30_000
 """How long an order to retire holds without a renewal."""
 MOST_WORKERS: Final = 2_000
 """Of more workers, or orders, nothing is read: no fleet of one queue is so large."""
+ROOM_BYTES: Final = 8 << 20
+"""What workers and orders of all queues that are read in one go may take together: half of what a reply may."""
 MEMORY_LIVES_MS: Final = 24 * 3_600_000
 NOTHING_YET: Final = b"0-0"
 """The id before all events of a stream, also of one that is not there."""
@@ -32,6 +34,8 @@ class Sight(NamedTuple):
     roll: Roll | None
     """None where it was not asked for, or cannot be read."""
     remembered: bytes
+    crew_bytes: int = 0
+    """What workers and orders take; -1 where there was no room for them."""
 
 
 @functools.cache
@@ -57,25 +61,29 @@ class Look(QueueOperation[Sight]):
     """Whether to read the workers and the orders to them."""
     memory: bool = False
     """Whether to read what was remembered."""
+    room_bytes: int = ROOM_BYTES
+    """What workers and orders may take."""
 
     def commands(self) -> Sequence[Call]:
         """Give the one script."""
-        args = (self.keys.base, self.horizon_ms, MOST_WORKERS if self.crew else 0, int(self.memory))
+        most = MOST_WORKERS if self.crew else 0
+        args = (self.keys.base, self.horizon_ms, most, int(self.memory), self.room_bytes)
         return [Eval(look_script(), (self.keys.meta,), args)]
 
     def read(self, replies: Sequence[Reply]) -> Sight:
         """Give what the script found. Raises `UnreadableQueue`."""
         reply = replies[0]
-        if not isinstance(reply, list) or len(reply) != 5:
-            msg = f"the queue cannot be read: a reply of five parts was expected, not {type(reply).__name__}"
+        if not isinstance(reply, list) or len(reply) != 6:
+            msg = f"the queue cannot be read: a reply of six parts was expected, not {type(reply).__name__}"
             raise UnreadableQueue(msg)
-        last, counts, workers, orders, remembered = reply
+        last, counts, workers, orders, remembered, taken = reply
         reading = Reading.parse(counts)
         return Sight(
             last if isinstance(last, bytes) else NOTHING_YET,
             reading,
             Roll.parse(reading.at_ms, workers, orders) if self.crew else None,
             remembered if isinstance(remembered, bytes) else b"",
+            taken if isinstance(taken, int) else -1,
         )
 
 
@@ -105,7 +113,8 @@ class GiveOrders(QueueOperation[int]):
 
     def read(self, replies: Sequence[Reply]) -> int:
         """Read the count."""
-        return number(replies[0])
+        reply = replies[0]
+        return reply if isinstance(reply, int) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from bullpen.redis.failures import ConnectFailed, ReplyError
 from bullpen.redis.link import Link
 from bullpen.scaling.observation import FIRST_STARTUP_MS
 from bullpen_operator.kube.kinds import Key
-from bullpen_operator.scaling.looking import Look, Sight, look_script
+from bullpen_operator.scaling.looking import ROOM_BYTES, Look, Sight, look_script
 from bullpen_operator.scaling.streams import Streams
 from bullpen_operator.scaling.wake import Phase, Rhythm, poll_ms
 
@@ -105,6 +105,8 @@ class Post:
     horizon_ms: int = FIRST_STARTUP_MS
     memory: bool = True
     """Whether what was remembered is still to be read."""
+    large: bool = False
+    """Whether what its workers say of themselves takes more than its share of a chunk: it is read by itself."""
     away: bool = False
     """Whether it was told that the queue cannot be read."""
     asked_ms: float = 0.0
@@ -262,8 +264,18 @@ class Observer:
         return poll_ms(self._busy + len(self._streams) - self._streams.taken)
 
     async def _read(self, posts: Sequence[Post]) -> None:
+        """Read them together, and those with large fleets one by one: a Redis that says too much in one go is left alone."""
+        together = [post for post in posts if not post.large]
+        alone = [post for post in posts if post.large]
+        if together:
+            await self._read_together(together)
+        for post in alone:
+            await self._read_together((post,))
+
+    async def _read_together(self, posts: Sequence[Post]) -> None:
         began_ms = self._clock_ms()
-        looks = [Look(post.keys, post.horizon_ms, post.crew, post.memory) for post in posts]
+        room = ROOM_BYTES // len(posts)
+        looks = [Look(post.keys, post.horizon_ms, post.crew, post.memory, room) for post in posts]
         for post in posts:
             post.asked_ms = began_ms
         try:
@@ -290,6 +302,10 @@ class Observer:
                 continue  # it woke after it was read: what was read may be from before that
             if number == 1:
                 self._redis_offset_ms = sight.reading.at_ms - (began_ms + now_ms) / 2
+            post.large = not 0 <= sight.crew_bytes <= ROOM_BYTES // CHUNK
+            if sight.crew_bytes < 0 and len(posts) > 1:
+                self._follow(post, post.rhythm.nudged(now_ms))  # there will be room for it when it is read by itself
+                continue
             self._take(post, sight, now_ms)
             if number % YIELD_EVERY == 0:
                 await asyncio.sleep(0)  # what woke meanwhile has its turn

@@ -5,7 +5,7 @@
           4 the policy's rev · 5 its doc · 6 msgpack: name, value, name, value … of what `meta` is to say ·
           7 what is wanted of `paused`: "1", "0", or "" to leave it to others · 8 the nudge channel
   `owned` holds what was written here, name by name: what is no longer wanted is removed only while it is still ours.
-  Returns {"ours", name of what changed, …} or {"elsewhere", the owner's id}; with "pause" or "resume" among the names,
+  Returns {"ours", name of what changed, …} or {"elsewhere", the owner's id, its beginning if it is none of ours}; with "pause" or "resume" among the names,
   the caller runs BullMQ's own script for it.
 ]]
 local rcall = redis.call
@@ -15,10 +15,12 @@ local now = string.format("%.0f", time[1] * 1000 + math.floor(time[2] / 1000))
 
 local owner = rcall("HMGET", ownerKey, "id", "released")
 if owner[1] and owner[1] ~= ARGV[1] and owner[2] ~= "1" and ARGV[3] ~= "1" then
-  return {"elsewhere", owner[1]}
+  return {"elsewhere", string.sub(owner[1], 1, 512)}
 end
 rcall("HSET", ownerKey, "v", "1", "id", ARGV[1], "uid", ARGV[2], "at", now, "released", "0")
 
+-- Whoever may use the queue may write these keys, too: of what stands there no more comes back than an honest one has.
+local MOST_CHANGES, LONGEST_NAME = 1000, 512
 local changed = {"ours"}
 local owned = {}
 local flat = rcall("HGETALL", ownedKey)
@@ -45,7 +47,9 @@ for field, value in pairs(owned) do
   if name and not named[name] then
     if rcall("HGET", metaKey, name) == value then
       rcall("HDEL", metaKey, name)
-      changed[#changed + 1] = name
+      if #changed < MOST_CHANGES then
+        changed[#changed + 1] = string.sub(name, 1, LONGEST_NAME)
+      end
     end
     rcall("HDEL", ownedKey, field)
   end

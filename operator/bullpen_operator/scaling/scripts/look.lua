@@ -6,11 +6,13 @@
     ARGV[2]  delayed jobs count as due when they start within so many ms
     ARGV[3]  read workers and orders, at most so many of each; 0: neither
     ARGV[4]  "1": read what was remembered
-  Returns {id of the last event, the counts, workers or false, orders or false, what was remembered or ""}.
-  Workers and orders are flat lists of names and entries; false where they were not asked for, or are too many.
+    ARGV[5]  how many bytes workers and orders may take together
+  Returns {id of the last event, the counts, workers or false, orders or false, what was remembered or "", bytes}.
+  Workers and orders are flat lists of names and entries; false where they were not asked for, or are too many. `bytes` is how
+  many they take; -1 where that would be too many: then neither is there.
 ]]
 local LONGEST_NAME, LONGEST_ENTRY = 300, 8192
-local base, most = ARGV[1], tonumber(ARGV[3])
+local base, most, room, taken = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[5]), 0
 
 local function bounded(key)
   if redis.call("HLEN", key) > most then
@@ -21,6 +23,7 @@ local function bounded(key)
     if #flat[i] <= LONGEST_NAME and #flat[i + 1] <= LONGEST_ENTRY then
       found[#found + 1] = flat[i]
       found[#found + 1] = flat[i + 1]
+      taken = taken + #flat[i] + #flat[i + 1]
     end
   end
   return found
@@ -31,9 +34,12 @@ local counts = observe(KEYS, ARGV)
 local workers, orders = false, false
 if most > 0 then
   workers, orders = bounded(base .. "bullpen:workers"), bounded(base .. "bullpen:retiring")
+  if taken > room then
+    workers, orders, taken = false, false, -1
+  end
 end
 local remembered = ""
 if ARGV[4] == "1" then
   remembered = redis.call("GETRANGE", base .. "bullpen:scaling", 0, 65535)
 end
-return { last and last[1] or "0-0", counts, workers, orders, remembered }
+return { last and last[1] or "0-0", counts, workers, orders, remembered, taken }

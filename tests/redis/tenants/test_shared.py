@@ -1,0 +1,154 @@
+"""What one tenant writes under its own queue's keys, which it may, costs no other tenant of the same Redis the operator."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+
+from bullpen import embedded
+from bullpen.api.v1alpha1 import JobQueue
+from bullpen.queue.declaration import OwnedElsewhere, Owner, ReadOwnership, WriteDeclaration, declare
+from bullpen.queue.keys import QueueKeys
+from bullpen_operator.connections.pool import Redis, Redises
+from bullpen_operator.connections.references import RedisRef
+from bullpen_operator.kube import kinds
+from bullpen_operator.kube.kinds import Key
+from bullpen_operator.scaling.looking import ROOM_BYTES, Sight
+from bullpen_operator.scaling.observer import CHUNK, Observer
+from support.secrets import Secrets
+from tests.support.waiting import eventually
+
+KEYS = QueueKeys("shop", "emails")
+OWNER = Owner("c1", "shop", "emails", "u")
+NOW_MS = 1_800_000_000_000
+
+
+@pytest.fixture
+def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
+    with embedded.start(binary=redis_binary, unix=False) as server:
+        yield server
+
+
+@pytest.fixture
+def tenant(own: embedded.Server) -> Iterator[redis.Redis]:
+    with contextlib.closing(redis.Redis.from_url(own.url, protocol=2)) as raw:
+        yield raw
+
+
+@pytest.fixture
+async def there(own: embedded.Server) -> AsyncIterator[Redis]:
+    async with Redises(Secrets()) as redises:
+        found = await redises.of(RedisRef(own.url.rsplit("/", 1)[0] + "/0", "infra", id="shared"))
+        await eventually(lambda: found.up)
+        yield found
+
+
+def jobqueue(*schedules: str) -> JobQueue:
+    each = [{"name": name, "cron": "0 8 * * 1", "job": "send"} for name in schedules]
+    manifest = {
+        "apiVersion": "bullpen.dev/v1alpha1",
+        "kind": "JobQueue",
+        "metadata": {"name": "emails", "namespace": "shop"},
+        "spec": {"schedules": each},
+    }
+    return JobQueue.model_validate(manifest)
+
+
+async def declared(there: Redis, *schedules: str) -> tuple[str, ...]:
+    return await there.run_steps(declare(WriteDeclaration.of(jobqueue(*schedules), KEYS, OWNER), NOW_MS))
+
+
+async def test_an_owner_of_five_megabytes(there: Redis, tenant: redis.Redis) -> None:
+    tenant.hset(KEYS.owner, "id", b"x" * 5_000_000)
+    with pytest.raises(OwnedElsewhere) as caught:
+        await declared(there)
+    assert len(str(caught.value)) < 2_000
+    assert len((await there.run(ReadOwnership(KEYS))).owner) == 512
+    assert there.up
+
+
+async def test_schedules_of_five_megabytes_and_a_hundred_thousand_of_them(there: Redis, tenant: redis.Redis) -> None:
+    assert await declared(there, "digest") == ("policy", "schedule digest")
+    assert await declared(there, "digest") == ()
+    tenant.hset(KEYS.owned, mapping={f"schedule:{number}": "{}" for number in range(100_000)})
+    tenant.hset(KEYS.owned, mapping={"schedule:text": "{", "schedule:list": "[]"})
+    tenant.hset(KEYS.owned, "schedule:large", b"x" * 5_000_000)
+    tenant.zadd(KEYS.repeat, {f"many{number}": 1 for number in range(10)})
+    for number in range(10):
+        tenant.hset(f"{KEYS.repeat}:many{number}", "data", b"x" * 1_900_000)
+        tenant.hset(KEYS.owned, f"schedule:many{number}", "{}")
+    tenant.hset(f"{KEYS.repeat}:digest", "data", b"x" * 5_000_000)
+    tenant.hset(KEYS.owned, mapping={f"meta:{number}": "" for number in range(5_000)})
+    tenant.hset(KEYS.meta, mapping=dict.fromkeys(range(5_000), ""))
+    await declared(there, "digest")
+    assert there.up
+    assert await there.call("PING") == b"PONG"
+
+
+class Heard:
+    """Keeps the last of each queue."""
+
+    def __init__(self) -> None:
+        self.sights: dict[str, Sight] = {}
+        self.troubles: list[str] = []
+
+    def seen(self, key: Key, sight: Sight, waited_ms: float | None) -> None:
+        self.sights[key.name] = sight
+
+    def unseen(self, key: Key, why: str) -> None:
+        self.troubles.append(why)
+
+    def polled(self, server: str, seconds: float, queues: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("hostile", [1, CHUNK - 1])
+async def test_a_crowd_of_workers_that_say_too_much(there: Redis, tenant: redis.Redis, hostile: int) -> None:
+    entries, size = (2_000, 8_000) if hostile == 1 else (100, 8_000)
+    names = [f"hostile{number}" for number in range(hostile)]
+    for name in names:
+        keys = QueueKeys("shop", name)
+        crew: dict[str | bytes, bytes] = {f"w{number}": b"x" * size for number in range(entries)}
+        tenant.hset(keys.workers, mapping=crew)
+        tenant.hset(keys.retiring, mapping=crew)
+    honest = {f"pod{number}@0123456789ab": json.dumps({"host": f"pod{number}", "busy": 1}) for number in range(500)}
+    honest = {name: entry + " " * 500 for name, entry in honest.items()}
+    assert sum(map(len, honest.values())) > ROOM_BYTES // CHUNK
+    tenant.hset(KEYS.workers, mapping=honest)
+    heard = Heard()
+    observer = Observer(there, heard)
+    for name in (*names, "emails"):
+        observer.add(Key(kinds.JOBQUEUE, "shop", name), QueueKeys("shop", name), crew=True)
+    working = asyncio.create_task(observer.run())
+    try:
+        await eventually(lambda: heard.sights.keys() >= {*names, "emails"}, 15)
+        roll = heard.sights["emails"].roll
+        assert roll is not None
+        assert len(roll.workers) == 500
+        if hostile == 1:
+            assert heard.sights[names[0]].roll is None
+        before = observer.readings
+        for name in (*names, "emails"):
+            observer.nudge(Key(kinds.JOBQUEUE, "shop", name))
+        await eventually(lambda: observer.readings >= before + len(names) + 1, 15)
+        assert heard.troubles == []
+        assert there.up
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+
+
+async def test_a_connection_on_which_somebody_always_waits_may_be_answered_for_ever(
+    there: Redis, tenant: redis.Redis
+) -> None:
+    tenant.set("large", b"x" * 300_000)
+
+    async def ask() -> None:
+        for _ in range(20):
+            assert len(await there.call("GET", "large") or b"") == 300_000  # type: ignore[arg-type]
+
+    await asyncio.gather(*(ask() for _ in range(8)))
+    assert there.up

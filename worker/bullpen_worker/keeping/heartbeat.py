@@ -24,6 +24,9 @@ STALE_MS: Final = 60_000
 LIVES_MS: Final = 3_600_000
 """How long `workers` outlives the last beat of all."""
 
+NAMES_LENGTH: Final = 4_096
+"""Of job names, in characters of JSON. Who counts workers passes over entries beyond 8 KiB: such a worker could not be told to retire."""
+
 PROTOCOL: Final = 1
 
 WorkState = Literal["working", "retiring", "stopping"]
@@ -54,7 +57,7 @@ class Entry:
                 "busy": self.busy,
                 "processes": self.processes,
                 "state": self.state,
-                "names": list(self.names),
+                "names": _first(self.names, NAMES_LENGTH),
                 "versions": {"bullpen": self.version},
                 "protocol": PROTOCOL,
             },
@@ -132,6 +135,17 @@ class Beat:
 def script() -> Script:
     """Our script behind a beat."""
     return lua.ours("beat-5")
+
+
+def _first(names: Iterable[str], length: int) -> list[str]:
+    """Give the first of them that take no more than so many characters of JSON."""
+    found: list[str] = []
+    for name in names:
+        length -= len(json.dumps(name)) + 1
+        if length < 0:
+            break
+        found.append(name)
+    return found
 
 
 def _pack(ids: Iterable[bytes]) -> bytes:

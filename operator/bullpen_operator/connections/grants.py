@@ -178,7 +178,7 @@ class Grants:
         )
 
     def _queues(self, jobqueue: JobQueue, found: Resolved) -> tuple[str, ...]:
-        """Give the queue, and its dead-letter queue: that of a JobQueue of the same namespace, on the same connection."""
+        """Give the queue, and its dead-letter queue: that of a JobQueue of the same namespace, on the same connection, which owns it."""
         own = jobqueue.queue_name
         dead = jobqueue.spec.dead_letter
         namespace = jobqueue.metadata.namespace or ""
@@ -191,4 +191,13 @@ class Grants:
             return (own,)
         theirs = resolve.resolve(other, self._cache, operator_namespace=self._operator_namespace)
         same = isinstance(theirs, Resolved) and (theirs.ref, theirs.prefix) == (found.ref, found.prefix)
-        return (own, other.queue_name) if same and other.queue_name != own else (own,)
+        theirs_own = same and _owns(obj, other.queue_name, found.prefix)
+        return (own, other.queue_name) if theirs_own and other.queue_name != own else (own,)
+
+
+def _owns(obj: Object, queue: str, prefix: str) -> bool:
+    """Say whether the JobQueue was found to own this queue: its spec alone makes no queue its own."""
+    status = obj.get("status") or {}
+    return status.get("queue") == {"name": queue, "prefix": prefix} and any(
+        each.get("type") == "QueueOwned" and each.get("status") == "True" for each in status.get("conditions") or ()
+    )

@@ -275,17 +275,27 @@ async def test_a_queue_that_moves_to_another_connection_has_another_password(roo
     assert (await room.ensure(found=moved))["password"] != first["password"]
 
 
+OWNED = {"queue": {"name": "dead", "prefix": "shop"}, "conditions": [{"type": "QueueOwned", "status": "True"}]}
+
+
 @pytest.mark.parametrize(
-    ("elsewhere", "reached"),
+    ("elsewhere", "status", "reached"),
     [
-        ({}, {"shop:emails:*", "shop:dead:*"}),
-        ({"redisRef": {"name": "other"}}, {"shop:emails:*"}),
-        (None, {"shop:emails:*"}),
+        ({}, OWNED, {"shop:emails:*", "shop:dead:*"}),
+        ({}, {}, {"shop:emails:*"}),
+        ({}, OWNED | {"conditions": [{"type": "QueueOwned", "status": "False"}]}, {"shop:emails:*"}),
+        ({}, OWNED | {"queue": {"name": "dead", "prefix": "bull"}}, {"shop:emails:*"}),
+        ({"queueName": "theirs"}, OWNED, {"shop:emails:*"}),
+        ({"redisRef": {"name": "other"}}, OWNED, {"shop:emails:*"}),
+        (None, {}, {"shop:emails:*"}),
     ],
-    ids=["on the same connection", "on another", "not there"],
+    ids=[
+        *("on the same connection", "not declared yet", "owned by another", "of another prefix", "of another name"),
+        *("on another connection", "not there"),
+    ],
 )
 async def test_a_dead_letter_queue_is_reached_where_it_is_on_the_same_connection(
-    room: Room, elsewhere: dict[str, object] | None, reached: set[str]
+    room: Room, elsewhere: dict[str, object] | None, status: dict[str, object], reached: set[str]
 ) -> None:
     cache = Cache()
     room.grants._cache = cache
@@ -294,11 +304,13 @@ async def test_a_dead_letter_queue_is_reached_where_it_is_on_the_same_connection
         metadata = {"name": name, "namespace": "shop", "annotations": {"bullpen.dev/default": default}}
         cache.put(kinds.REDIS_CONNECTION, {"metadata": metadata, "spec": {"endpoints": [endpoint], "prefix": "shop"}})
     if elsewhere is not None:
-        if elsewhere:  # the same server by another account: another tenant's business, for all that is known
+        if (
+            "redisRef" in elsewhere
+        ):  # the same server by another account: another tenant's business, for all that is known
             other = cache.get(kinds.REDIS_CONNECTION, "shop", "other")
             assert other is not None
             other["spec"]["auth"] = {"password": {"secretKeyRef": {"name": "a", "key": "b"}}}
-        cache.put(kinds.JOBQUEUE, manifest("dead") | {"spec": elsewhere})
+        cache.put(kinds.JOBQUEUE, manifest("dead") | {"spec": elsewhere, "status": status})
     obj = manifest("emails") | {"spec": {"deadLetter": {"jobQueueRef": {"name": "dead"}}}}
     jobqueue = JobQueue.model_validate(obj, extra="ignore")
     found = resolve(jobqueue, cache, operator_namespace="infra")

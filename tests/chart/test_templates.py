@@ -186,6 +186,9 @@ def test_selectors_select_what_they_are_meant_to(objects):
         selector = spec.get("podSelector") or spec["selector"]
         labels = selector.get("matchLabels", selector)
         chosen = {name for name, own in pods.items() if labels.items() <= own.items()}
+        if obj in objects.hooks:
+            assert chosen == {job["metadata"]["name"] for job in objects.hooks.of("Job")}
+            continue
         assert chosen == {"bullpen-redis" if "redis" in obj["metadata"]["name"] else "bullpen"}, obj["metadata"]["name"]
     for monitor in objects.of("ServiceMonitor"):
         labels = monitor["spec"]["selector"]["matchLabels"]
@@ -292,7 +295,7 @@ def test_hooks_run_what_there_is(chart):
             hooks._parser().parse_args(container["args"])
 
 
-def test_a_hook_stands_on_its_own(objects):
+def test_a_hook_stands_on_its_own(objects, values):
     """Its account and its rights come with it, before it, and go with it."""
     for obj in objects.hooks:
         annotations = obj["metadata"]["annotations"]
@@ -301,6 +304,11 @@ def test_a_hook_stands_on_its_own(objects):
     for job in objects.hooks.of("Job"):
         account = job["spec"]["template"]["spec"]["serviceAccountName"]
         assert objects.hooks.one("ServiceAccount", account)
+        if values.get("networkPolicy", {}).get("enabled"):  # a policy of the release's would come too late
+            policy = objects.hooks.one("NetworkPolicy", job["metadata"]["name"])
+            assert policy["metadata"]["annotations"]["helm.sh/hook"] == job["metadata"]["annotations"]["helm.sh/hook"]
+            ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+            assert ports == {53, 443, 6443}
         assert job["spec"]["activeDeadlineSeconds"] > 0
 
 

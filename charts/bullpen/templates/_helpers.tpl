@@ -79,6 +79,17 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* Rules of a NetworkPolicy for whoever asks the API server. */}}
+{{- define "bullpen.apiServerEgress" -}}
+- ports: # names
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+- ports: # the API server, which has no pod that could be selected
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+
 {{/*
 Roles. "bullpen.grant" gives rules to a ServiceAccount: cluster-wide, or in each of the namespaces that are looked after.
 Called with (dict "root" $ "name" "kinds" "rules" rules).

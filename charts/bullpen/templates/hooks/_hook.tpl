@@ -26,6 +26,27 @@ metadata:
   annotations:
     {{- include "bullpen.hookAnnotations" (dict "hook" .hook "weight" "-10") | nindent 4 }}
 automountServiceAccountToken: false
+{{- if .root.Values.networkPolicy.enabled }}
+---
+# Where nothing is allowed that no policy allows, the Job would wait for the API server until its time is over.
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ $name | quote }}
+  namespace: {{ .root.Release.Namespace | quote }}
+  labels:
+    {{- $labels | nindent 4 }}
+  annotations:
+    {{- include "bullpen.hookAnnotations" (dict "hook" .hook "weight" "-10") | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "bullpen.selectorLabels" (dict "root" .root "component" "hook") | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress: []
+  egress:
+    {{- include "bullpen.apiServerEgress" .root | nindent 4 }}
+{{- end }}
 ---
 apiVersion: batch/v1
 kind: Job

@@ -1,7 +1,8 @@
 """The status of a JobQueue: what it says, and when a change of it is worth a write. Pure.
 
 Counts are a snapshot: they are written along with whatever else changes, else at most every 30 seconds, and only when
-one of them came from zero, went to zero, or moved by a tenth.
+one of them came from zero, went to zero, or moved by a tenth, or when the job that was said to be the oldest has been gone for
+so long that its age would mislead: by more than a minute, and more than half of it.
 """
 
 import datetime as dt
@@ -17,6 +18,9 @@ from bullpen_operator.kube.kinds import Object
 COUNTS_EVERY_SECONDS: Final = 30.0
 MOVED: Final = 0.1
 """Share by which a count must have moved to be written by itself."""
+
+MISLEADING: Final = dt.timedelta(minutes=1)
+"""By so much, and by more than it is old, may the oldest job be younger than the one that was written."""
 
 COUNTS: Final = ("waiting", "prioritized", "delayed", "active", "completed", "failed", "paused")
 
@@ -77,7 +81,7 @@ def due(new: Mapping[str, Any], before: Mapping[str, Any], now: dt.datetime) -> 
     if _settled(new) != _settled(before):
         return NOW
     ours, theirs = new.get("jobs"), before.get("jobs")
-    if ours is None or not _moved(ours, theirs or {}):
+    if ours is None or not (_moved(ours, theirs or {}) or _misleads(new, before, now)):
         return NEVER
     written = read_time((theirs or {}).get("observedTime"))
     age = COUNTS_EVERY_SECONDS if written is None else (now - written).total_seconds()
@@ -120,6 +124,11 @@ def _moved(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         if (ours == 0) != (theirs == 0) or abs(ours - theirs) > MOVED * theirs:
             return True
     return False
+
+
+def _misleads(new: Mapping[str, Any], old: Mapping[str, Any], now: dt.datetime) -> bool:
+    oldest, told = read_time(new.get("oldestJobTime")), read_time(old.get("oldestJobTime"))
+    return oldest is not None and told is not None and oldest - told > max(MISLEADING, now - oldest)
 
 
 def _jobs(reading: Reading) -> Object:

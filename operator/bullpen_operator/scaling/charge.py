@@ -31,6 +31,7 @@ SHRINKING_MS: Final = 1_000
 COUNTS_EVERY_MS: Final = 30_000
 """Counts alone are news no more often than this."""
 _MOVED_SHARE: Final = 0.1
+_MISLEADING_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +267,13 @@ def _facts(state: ScalingState) -> tuple[object, ...]:
 
 
 def _moved(before: Reading | None, after: Reading | None) -> bool:
-    """Whether a count crossed zero or moved by a tenth."""
+    """Whether a count crossed zero or moved by a tenth, or the oldest job told of is long gone."""
     if before is None or after is None:
         return before is not after
+    if before.oldest_ms is not None and after.oldest_ms is not None:
+        age_ms = after.at_ms - after.oldest_ms
+        if after.oldest_ms - before.oldest_ms > max(_MISLEADING_MS, age_ms):
+            return True
     pairs = (
         (before.backlog, after.backlog),
         (before.delayed, after.delayed),

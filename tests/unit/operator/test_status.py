@@ -262,6 +262,25 @@ def test_counts_are_written_when_they_moved_and_not_too_often(before, after, sec
 
 
 @pytest.mark.parametrize(
+    ("was_s", "is_s", "due"),
+    [
+        (-5, -5, None),
+        (-5, 50, None),
+        (-5, 88, 0),
+        (-7_000, -3_500, None),
+        (-9_200, -3_500, 0),
+        (80, -5, None),
+    ],
+)
+def test_the_oldest_jobs_time_is_not_left_to_grow_older_than_the_job_by_far(was_s, is_s, due):
+    """In a queue that flows steadily no count moves, and OLDEST would show for how long it has flowed."""
+    old, new = counted(waiting=100), counted(waiting=100)
+    old["oldestJobTime"] = status.time_text(NOW + dt.timedelta(seconds=was_s))
+    new["oldestJobTime"] = status.time_text(NOW + dt.timedelta(seconds=is_s))
+    assert status.due(new, old, NOW + dt.timedelta(seconds=100)).after_seconds == due
+
+
+@pytest.mark.parametrize(
     ("known", "now"),
     [
         (replace(KNOWN, scaling=replace(STATE, desired=3)), True),

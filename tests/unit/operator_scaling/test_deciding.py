@@ -253,6 +253,17 @@ def test_jobs_on_pods_that_go_ask_for_no_other_pod():
     assert charge.state.desired == 1
 
 
+def test_a_steady_flow_is_news_once_the_oldest_job_told_of_is_long_gone():
+    charge = Charge(unit("mail"))
+    news = []
+    for seconds in range(0, 150, 5):
+        now_ms = NOW + seconds * 1_000
+        todo(charge, [pod("a")], roll(a=5), now_ms, waiting=100, active=5, oldest_ms=now_ms - 4_000)
+        if charge.news(now_ms):
+            news.append(seconds)
+    assert news == [0, 65, 130]
+
+
 def test_a_first_start_teaches_and_a_pod_that_was_there_before_does_not():
     charge = Charge(unit("mail"))
     todo(charge, [pod("a"), pod("b", ready=False)], roll(a=1), active=1)

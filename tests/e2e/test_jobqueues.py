@@ -20,6 +20,7 @@ def test_workers_come_from_zero_follow_the_work_and_go(make_queue, toolbox, ende
         gone = deleted(watch)
     jobs = toolbox.report(200)
     assert load.spent(jobs) == []
+    assert load.twice_at_once(jobs) == []
     assert len({job.pod for job in jobs}) == 5
     assert len(gone) == 5
     assert load.cut(jobs, gone) == []
@@ -50,6 +51,7 @@ def test_a_rollout_evictions_and_a_scale_down_cut_no_job(make_queue, toolbox, en
         shrunk = deleted(watch, lambda pod: pod["metadata"]["name"] not in evicted and image_of(pod) == images.LOAD_2)
     jobs = toolbox.report(count)
     assert load.spent(jobs) == []
+    assert load.twice_at_once(jobs) == []
     assert set(load.by_version(jobs)) == {"1", "2"}
     assert left > 0, "the scale-down was to happen while jobs ran: make the load longer"
     assert len(shrunk) == 8 + 10
@@ -63,7 +65,9 @@ def test_a_rollout_that_meets_an_empty_queue_holds_nobody(make_queue, toolbox, e
     queue.change(worker={"image": images.LOAD_2})
     ended(40)
     eventually_sync(lambda: queue.pods() == [], 90, every=0.2)
-    assert load.spent(toolbox.report(40)) == []
+    jobs = toolbox.report(40)
+    assert load.spent(jobs) == []
+    assert load.twice_at_once(jobs) == []
 
 
 def test_a_deployment_of_node_workers_is_scaled(api, namespace, make_queue, toolbox, ended, node_worker_image):
@@ -80,6 +84,7 @@ def test_a_deployment_of_node_workers_is_scaled(api, namespace, make_queue, tool
         gone = deleted(watch)
     jobs = toolbox.report(100)
     assert load.spent(jobs) == []
+    assert load.twice_at_once(jobs) == []
     assert set(load.by_version(jobs)) == {"node"}
     assert load.cut(jobs, gone) == []
 

@@ -70,6 +70,7 @@ def test_an_operator_that_is_killed_while_it_scales_leaves_no_jump(api, release,
     assert max(asked) == 5
     jobs = toolbox.report(150)
     assert load.spent(jobs) == []
+    assert load.twice_at_once(jobs) == []
     assert load.cut(jobs, gone) == []
 
 
@@ -85,6 +86,7 @@ def test_an_upgrade_of_the_chart_touches_no_worker(release, make_queue, toolbox,
         gone = deleted(watch)
     jobs = toolbox.report(300)
     assert load.spent(jobs) == []
+    assert load.twice_at_once(jobs) == []
     assert len({job.pod for job in jobs}) == 5
     assert load.cut(jobs, gone) == []
 

@@ -38,6 +38,7 @@ def test_a_rollout_evictions_and_a_scale_down_spend_no_attempt(api, namespace, e
         gone = deleted(watch)
     jobs = toolbox.report(JOBS)
     assert load.spent(jobs) == []
+    assert load.twice_at_once(jobs) == []
     assert set(load.by_version(jobs)) == {"1", "2"}
     # Nobody retired these pods: they were deleted with work in them, and finished it.
     assert len(gone) >= 5 + 2 + 4

@@ -1,6 +1,8 @@
 """Jobs enqueued from a pod, and what became of them."""
 
+import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,9 +26,11 @@ class Ended:
     version: str
     began: float
     ended: float
+    log: tuple[str, ...] = ()
+    """A line when a run began, and one when it ended: `began TIME POD`."""
 
     @classmethod
-    def of(cls, id: str, fields: Mapping[str, str | None]) -> Self:
+    def of(cls, id: str, fields: Mapping[str, Any]) -> Self:
         """Read what a pod with load.report printed."""
         value: dict[str, Any] = json.loads(fields["returnvalue"] or "{}")
         return cls(
@@ -40,7 +44,23 @@ class Ended:
             version=value.get("version", ""),
             began=value.get("began", 0.0),
             ended=value.get("ended", 0.0),
+            log=tuple(fields.get("log", ())),
         )
+
+    @property
+    def runs(self) -> list[tuple[float, float, str]]:
+        """All its runs, also those that came to nothing: from when to when, in which pod."""
+        open_since: dict[str, float] = {}
+        found = []
+        for line in sorted(self.log, key=lambda line: float(line.split()[1])):
+            word, at, pod = line.split()
+            if word == "began":
+                if pod in open_since:
+                    found.append((open_since[pod], math.inf, pod))
+                open_since[pod] = float(at)
+            else:
+                found.append((open_since.pop(pod, 0.0), float(at), pod))
+        return sorted([*found, *((since, math.inf, pod) for pod, since in open_since.items())])
 
 
 class Toolbox:
@@ -74,9 +94,23 @@ def spent(jobs: Iterable[Ended]) -> list[Ended]:
     ]
 
 
+def twice_at_once(jobs: Iterable[Ended]) -> list[Ended]:
+    """The jobs that ran at two places at the same time, or whose log does not say so much: none should be."""
+    return [
+        job
+        for job in jobs
+        if not job.runs or any(first[1] > second[0] for first, second in itertools.pairwise(job.runs))
+    ]
+
+
 def cut(jobs: Iterable[Ended], deleted: Mapping[str, Happened]) -> list[tuple[Ended, float]]:
-    """The jobs that ran in a pod when that was deleted, with when it was; `deleted` is by the pod's name."""
-    return [(job, deleted[job.pod].at) for job in jobs if job.pod in deleted and job.ended > deleted[job.pod].at]
+    """The runs of jobs in a pod when that was deleted, with when it was; `deleted` is by the pod's name."""
+    return [
+        (job, deleted[pod].at)
+        for job in jobs
+        for _, ended, pod in job.runs
+        if pod in deleted and ended > deleted[pod].at
+    ]
 
 
 def by_version(jobs: Iterable[Ended]) -> Counter[str]:

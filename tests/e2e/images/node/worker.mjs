@@ -14,7 +14,9 @@ const worker = new Worker(
   process.env.LOAD_QUEUE ?? "load",
   async (job) => {
     const began = Date.now() / 1000;
+    await job.log(`began ${began} ${pod}`);
     await new Promise((done) => setTimeout(done, job.data.seconds * 1000));
+    await job.log(`ended ${Date.now() / 1000} ${pod}`);
     return { pod, version: "node", began, ended: Date.now() / 1000 };
   },
   { connection, prefix: process.env.BULLPEN_PREFIX ?? "bull", concurrency: Number(process.env.SLOTS ?? 5) },

@@ -90,7 +90,9 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 
 async def _run(settings: Settings) -> None:
     from bullpen_operator import operator  # noqa: PLC0415 - Kopf and Kubernetes take a second, and --help needs neither
+    from bullpen_operator.kube import access  # noqa: PLC0415 - the same
 
+    access.read_what_the_api_server_takes()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,6 +6,7 @@ our own write; an informer's older news of it is then passed over.
 """
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -17,6 +18,10 @@ REPLICA_MANAGERS: Final = "replicaManagers"
 """Where an object in the cache has, in place of `managedFields`, the names of the managers of `spec.replicas`."""
 
 _SHORT: Final = 64
+_DEEPEST: Final = 100
+"""Deeper than this nothing is looked at."""
+_GONE: Final = 10_000
+"""Of so many objects it is remembered that they went, and when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
         self._pods: dict[tuple[str, str], dict[str, Object]] = {}
+        self._gone: OrderedDict[str, int] = OrderedDict()
         self._subscribers: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -68,12 +74,17 @@ class Cache:
     # -- writing: the informers', and whoever has the API server's answer to a write of its own -------------------
 
     def put(self, kind: Kind, obj: Object) -> bool:
-        """Take an object as the API server gave it, unless a newer one is known. Gives whether it was taken."""
+        """Take an object as the API server gave it, unless newer is known of it: another, or that it went.
+
+        Lists, and answers to writes of ours, may come after the news that the object has gone. Gives whether it was taken.
+        """
         key = kinds.key_of(kind, obj)
         place = (key.namespace, key.name)
         known = self._objects.setdefault(kind, {})
         old = known.get(place)
         if old is not None and not _newer(obj, old):
+            return False
+        if version_number(obj) <= self._gone.get(obj["metadata"].get("uid", ""), -1):
             return False
         new = _slim(obj)
         known[place] = new
@@ -82,11 +93,21 @@ class Cache:
         self._tell(Change("put", key, new, old))
         return True
 
-    def remove(self, key: Key, uid: str = "") -> bool:
-        """Forget an object; where a uid is given, only the one that has it. Gives whether it was known."""
+    def remove(self, key: Key, uid: str = "", version: str = "") -> bool:
+        """Forget an object; where a uid is given, only the one that has it. Gives whether it was known.
+
+        `version` is the resource version at which it went.
+        """
         known = self._objects.get(key.kind, {})
         old = known.get((key.namespace, key.name))
-        if old is None or (uid and old["metadata"].get("uid") != uid):
+        is_it = old is not None and (not uid or old["metadata"].get("uid") == uid)
+        went = max(_number(version), version_number(old) if old is not None and is_it else 0)
+        if uid := uid or (old["metadata"].get("uid", "") if old is not None else ""):
+            self._gone[uid] = went
+            self._gone.move_to_end(uid)
+            while len(self._gone) > _GONE:
+                self._gone.popitem(last=False)
+        if old is None or not is_it:
             return False
         del known[key.namespace, key.name]
         if key.kind == kinds.POD:
@@ -109,7 +130,7 @@ class Cache:
             changed += self.put(kind, obj)
         for place, obj in list(self._objects.get(kind, {}).items()):
             if place not in listed and matches(obj) and version_number(obj) <= _number(version):
-                changed += self.remove(Key(kind, *place))
+                changed += self.remove(Key(kind, *place), version=version)
         return changed
 
     def _index_pod(self, key: Key, new: Object | None, old: Object | None) -> None:
@@ -152,12 +173,14 @@ def _slim(obj: Object) -> Object:
     return slim
 
 
-def _shared(value: Any) -> Any:
+def _shared(value: Any, depth: int = 0) -> Any:
     """Give the same value with one copy of each short text: a decoder shares them within one document at most."""
+    if depth > _DEEPEST:
+        return value
     if isinstance(value, dict):
-        return {sys.intern(name): _shared(each) for name, each in value.items()}
+        return {sys.intern(name): _shared(each, depth + 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_shared(each) for each in value]
+        return [_shared(each, depth + 1) for each in value]
     if isinstance(value, str) and len(value) <= _SHORT:
         return sys.intern(value)
     return value

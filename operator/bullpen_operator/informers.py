@@ -7,7 +7,8 @@ which the operator's loop empties in batches; the cache is touched by the operat
 the cache stays as it was, old, and whoever reads it holds still by other means (writes fail while there is no API server).
 
 Kopf tells neither when a list is complete nor what was deleted while it did not watch. So the lists are ours: one before
-Kopf starts (then the cache is complete: `synced`), one soon after, for what went in between, and one at each resync.
+Kopf starts (then the cache is complete: `synced`), one soon after, for what went in between, one whenever Kopf lists anew
+(its watch was too old: 410), and one at each resync.
 """
 
 import asyncio
@@ -34,10 +35,28 @@ log = logging.getLogger("bullpen.operator.informers")
 SETTLE_SECONDS: Final = 5.0
 """How long after Kopf's start its watches are sure to stand; what went before is found by a list."""
 
+LISTED_SECONDS: Final = 1.0
+"""So long after the last object of a list of Kopf's, it is over."""
+
+LIST_AGAIN_SECONDS: Final = 5.0
+"""When a list that failed is tried again."""
+
+RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
+"""Kopf's pauses between the attempts at one request. Then it ends, and begins anew with a fresh list; where there is no
+connection at all, it goes on trying."""
+
 FIRST_PAUSE_SECONDS: Final = 1.0
-LONGEST_PAUSE_SECONDS: Final = 30.0
+LONGEST_PAUSE_SECONDS: Final = 5.0
 HEALTHY_SECONDS: Final = 120.0
 """Kopf that ran so long was well: the next pause is the first again."""
+
+WATCHES: Final = "multidimensional multitasker"
+WATCH: Final = "watcher for "
+"""What Kopf calls the task that has its watches, and how it begins to call each."""
+
+CANCELLATIONS: Final = 50
+OWN_END_SECONDS: Final = 3.0
+"""How long Kopf may take to close what it has open."""
 
 STOP_SECONDS: Final = 10.0
 START_SECONDS: Final = 2.0
@@ -103,6 +122,9 @@ class Informers:
         self._wants = tuple(wants) if wants is not None else watched(cluster_wide=not namespaces)
         self._events: deque[tuple[Kind, str | None, Object]] = deque()
         self._draining = False
+        self._news = asyncio.Event()
+        self._lists = False
+        """Whether Kopf has told objects of a list since it was last looked at."""
         self.synced = asyncio.Event()
         """Set once every kind was listed."""
         self.heard_at = clock()
@@ -147,16 +169,28 @@ class Informers:
         self.watching = True
         try:
             wait = SETTLE_SECONDS
-            while not await _within_seconds(life.ended, wait):
+            while not await self._ends(life, wait):
                 try:
                     await self.relist()
                 except KubeError as error:
                     log.warning("resync_failed", extra={"error": str(error)})
-                wait = self._resync_seconds * (0.75 + 0.5 * self._random())
+                    wait = LIST_AGAIN_SECONDS * (0.5 + self._random())
+                else:
+                    wait = self._resync_seconds * (0.75 + 0.5 * self._random())
         finally:
             self.watching = False
             await self._stop(life)
         return f"Kopf ended: {life.error or 'for no reason it gave'}"
+
+    async def _ends(self, life: _Thread, seconds: float) -> bool:
+        """Wait so long, or until Kopf has listed anew. Gives whether Kopf ended meanwhile."""
+        self._news.clear()
+        if not (life.ended.is_set() or self._lists):
+            await _within_seconds(self._news, seconds)
+        while self._lists and not life.ended.is_set():
+            self._lists = False
+            await _within_seconds(life.ended, LISTED_SECONDS)
+        return life.ended.is_set()
 
     # -- Kopf's thread -------------------------------------------------------------------------------------------
 
@@ -172,6 +206,7 @@ class Informers:
             finally:
                 with contextlib.suppress(RuntimeError):  # the operator's loop is gone already
                     loop.call_soon_threadsafe(life.ended.set)
+                    loop.call_soon_threadsafe(self._news.set)
 
         thread = threading.Thread(target=main, name="kopf", daemon=True)
         life = _Thread(thread, asyncio.Event(), concurrent.futures.Future())
@@ -189,19 +224,26 @@ class Informers:
         asyncio.get_running_loop().set_exception_handler(_noted)
         started = asyncio.Event()
         working = asyncio.create_task(self._kopf(loop, started))
+        failing = asyncio.create_task(_first_failure(started))
         waiting = asyncio.wrap_future(stop)
-        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
         try:
+            await asyncio.wait((working, waiting, failing), return_when=asyncio.FIRST_COMPLETED)
+            if failing.done() and not working.done():
+                await _cancel(_watches)
+                await asyncio.wait((working,), timeout=OWN_END_SECONDS)
             if working.done():
                 return working.result()
             # Kopf that is ended while it begins leaves its connections open.
             await _within_seconds(started, START_SECONDS)
             working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await working
+            await asyncio.wait((working,), timeout=OWN_END_SECONDS)
+            if failing.done():
+                failing.result()
         finally:
+            failing.cancel()
             waiting.cancel()
             await _cut_off()
+            await _cancel(_others)
         return None
 
     async def _kopf(self, loop: asyncio.AbstractEventLoop, started: asyncio.Event) -> None:
@@ -212,7 +254,8 @@ class Informers:
         settings.watching.connect_timeout = 10
         settings.networking.connect_timeout = 10
         settings.networking.request_timeout = 30
-        settings.watching.chunk_size = 500
+        settings.networking.error_backoffs = RETRY_SECONDS
+        settings.watching.chunk_size = 100  # of what may be large: a JobQueue takes up to 1.5 MB
         settings.queueing.idle_timeout = 0.5
         settings.persistence.diffbase_storage = _NoDifferences()
         for each in self._wants:
@@ -250,10 +293,16 @@ class Informers:
         self.heard_at = self._clock()
         while self._events:
             kind, what, obj = self._events.popleft()
+            metadata = obj["metadata"]
             if what == "DELETED":
-                self._cache.remove(kinds.key_of(kind, obj), obj["metadata"].get("uid", ""))
-            else:
-                self._cache.put(kind, obj)
+                self._cache.remove(
+                    kinds.key_of(kind, obj), metadata.get("uid", ""), metadata.get("resourceVersion", "")
+                )
+                continue
+            self._cache.put(kind, obj)
+            if what is None:
+                self._lists = True
+                self._news.set()
 
 
 class _NoDifferences(kopf.DiffBaseStorage):
@@ -272,6 +321,38 @@ class _NoDifferences(kopf.DiffBaseStorage):
 def _noted(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """Take it calmly when a callback of Kopf's breaks while it ends; what matters ends Kopf itself, and is told."""
     log.debug("kopf_callback", extra={"error": str(context.get("exception") or context.get("message"))})
+
+
+async def _first_failure(started: asyncio.Event) -> None:
+    """Wait until the first watch fails for good, and raise what it failed with.
+
+    Left to itself, Kopf then goes on with the other watches for the better part of a minute, over connections that it has
+    closed. Should the task that has them all be of another name one day, it ends in its own time.
+    """
+    await started.wait()
+    all_of_them = [task for task in asyncio.all_tasks() if task.get_name() == WATCHES]
+    if all_of_them:
+        await asyncio.wait(all_of_them)
+        all_of_them[0].result()
+    await asyncio.get_running_loop().create_future()
+
+
+def _watches() -> set["asyncio.Task[object]"]:
+    return {task for task in asyncio.all_tasks() if task.get_name().startswith(WATCH)}
+
+
+def _others() -> set["asyncio.Task[object]"]:
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def _cancel(tasks: "Callable[[], set[asyncio.Task[object]]]") -> None:
+    """Cancel tasks until they end: a watch of Kopf's may take a cancellation for the end of what it waits for, and go on."""
+    for _ in range(CANCELLATIONS):
+        if not (left := tasks()):
+            return
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.1)
 
 
 async def _cut_off() -> None:

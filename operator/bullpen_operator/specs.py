@@ -15,6 +15,8 @@ from bullpen_operator.conditions import Problem
 from bullpen_operator.kube.kinds import Object
 
 MOST_SHOWN: Final = 5
+DEEPEST: Final = 100
+"""Levels of a spec: what has more was not written by hand, and much that reads it has an end somewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Reading:
 def read(obj: Object) -> Reading:
     """Read a JobQueue. Fields of a newer version are passed over."""
     metadata = {name: value for name, value in obj["metadata"].items() if name in _METADATA}
+    if field := _too_deep(obj.get("spec")):
+        return Reading(None, _invalid([f"spec.{field}: is nested more than {DEEPEST} levels deep"]))
     try:
         jobqueue = JobQueue.model_validate({**obj, "metadata": metadata, "status": None}, extra="ignore")
     except ValidationError as error:
@@ -56,6 +60,19 @@ _METADATA: Final = frozenset(
 def _invalid(problems: list[str]) -> Problem:
     more = f"; and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
     return Problem("InvalidSpec", f"{'; '.join(problems[:MOST_SHOWN])}{more}. What ran before goes on.")
+
+
+def _too_deep(spec: object) -> str:
+    """Give the field of a spec in which it is nested too deep; empty where there is none."""
+    pending = [(name, value, 2) for name, value in spec.items()] if isinstance(spec, dict) else []
+    while pending:
+        field, value, depth = pending.pop()
+        if depth > DEEPEST:
+            return str(field)
+        if isinstance(value, dict | list):
+            inner = value.values() if isinstance(value, dict) else value
+            pending += [(field, each, depth + 1) for each in inner if isinstance(each, dict | list)]
+    return ""
 
 
 def _not_yet(jobqueue: JobQueue) -> Problem | None:

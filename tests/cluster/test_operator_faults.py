@@ -5,6 +5,9 @@ from redis import Redis
 
 from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
+from bullpen_operator.kube import access, kinds
+from bullpen_operator.kube import client as kube_client
+from bullpen_operator.kube.errors import TooLarge
 from tests.support import operators
 from tests.support.kubernetes import proxy
 from tests.support.kubernetes.faults import Answer, LoseReply
@@ -100,17 +103,44 @@ async def test_watches_that_are_cut_or_too_old_miss_nothing(api, cluster, faulty
         assert one.informers.restarts == 0
 
 
-async def test_watches_that_are_refused_for_long_are_started_anew_in_place(api, cluster, faulty, login):
+@pytest.mark.parametrize("status", [403, 410])
+async def test_watches_that_are_refused_are_started_anew_in_place_and_soon(api, cluster, faulty, login, status):
     async with running(login, cluster) as one:
         api.apply(jobqueue(cluster, scaling=SIMPLE))
         await eventually(lambda: ready(api, cluster), 15)
-        # A role that is taken away ends Kopf for good; it comes back with the role.
-        rule = faulty.inject(Answer(403), verbs={"watch"}, user=login.user)
+        # A role that is taken away, or a version that is too old, ends Kopf for good.
+        rule = faulty.inject(Answer(status), verbs={"watch"}, user=login.user)
         faulty.cut_watches()
-        await eventually(lambda: one.informers.restarts > 0, 100)
+        await eventually(lambda: one.informers.restarts > 1, 40)
         faulty.remove(rule)
         api.apply(jobqueue(cluster, "late", scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster, "late"), 90)
+        await eventually(lambda: ready(api, cluster, "late"), 20)
+
+
+async def test_what_went_while_no_watch_was_good_is_found_gone_when_kopf_lists_anew(api, cluster, faulty, login):
+    async with running(login, cluster) as one:
+        api.apply(jobqueue(cluster, scaling=SIMPLE))
+        await eventually(lambda: ready(api, cluster), 15)
+        known = one.cache.get(kinds.JOBQUEUE, cluster, "emails")
+        gone = {**known, "metadata": known["metadata"] | {"name": "gone", "uid": "gone", "resourceVersion": "1"}}
+        await eventually(lambda: faulty.watching("jobqueues") > 0, 15)
+        one.cache.put(kinds.JOBQUEUE, gone)
+        faulty.end_watches()
+        await eventually(lambda: one.cache.get(kinds.JOBQUEUE, cluster, "gone") is None, 15)
+        assert one.informers.restarts == 0
+
+
+async def test_a_list_that_failed_is_made_again_soon(api, cluster, faulty, login, redis):
+    async with running(login, cluster) as one:
+        api.apply(jobqueue(cluster, scaling=SIMPLE))
+        await eventually(lambda: ready(api, cluster), 15)
+        known = one.cache.get(kinds.JOBQUEUE, cluster, "emails")
+        gone = {**known, "metadata": known["metadata"] | {"name": "gone", "uid": "gone", "resourceVersion": "1"}}
+        one.cache.put(kinds.JOBQUEUE, gone)
+        rule = faulty.inject(Answer(400), verbs={"list"}, resources={"pods"}, user=login.user, times=2)
+        faulty.end_watches()
+        await eventually(lambda: rule.hits == 2, 15)
+        await eventually(lambda: one.cache.get(kinds.JOBQUEUE, cluster, "gone") is None, 20)
 
 
 async def test_what_went_while_nobody_watched_is_found_gone(api, cluster, faulty, login, redis):
@@ -144,3 +174,35 @@ async def test_an_api_server_that_is_away_changes_nothing_and_all_is_made_good_a
         api.apply(jobqueue(namespace, "late", scaling=SIMPLE))
         await eventually(lambda: ready(api, namespace, "late"), 90)
         assert a.end() == 0
+
+
+async def test_a_jobqueue_that_is_nested_deep_stops_nobody(api_server, api, cluster, tmp_path):
+    deep = '{"a":' * 5_000 + "1" + "}" * 5_000
+    spec = f'{{"worker": {{"image": "a", "handlers": ["a"], "podTemplate": {deep}}}}}'
+    meta = f'{{"name": "deep", "namespace": "{cluster}"}}'
+    file = tmp_path / "deep.json"
+    file.write_text(f'{{"apiVersion": "{VERSION}", "kind": "JobQueue", "metadata": {meta}, "spec": {spec}}}')
+    api_server.kubectl("create", "--validate=false", "-f", str(file))
+    show = ("get", "jobqueue", "deep", "-n", cluster, "-o", "jsonpath={.status.conditions[0].reason}")
+    try:
+        with operators.process(api_server.admin, cluster, "a", tmp_path) as a:
+            api.apply(jobqueue(cluster, scaling=SIMPLE))
+            await eventually(lambda: ready(api, cluster), 30)
+            await eventually(lambda: api_server.kubectl(*show) == "InvalidSpec", 15)
+            api.apply(jobqueue(cluster, "late", scaling=SIMPLE))
+            await eventually(lambda: ready(api, cluster, "late"), 30)
+            assert "informers_restart" not in a.lines
+            assert a.end() == 0
+    finally:
+        api_server.kubectl("delete", "jobqueue", "deep", "-n", cluster)
+
+
+async def test_what_is_too_large_for_one_reply_is_read_in_smaller_ones(api_server, api, cluster, monkeypatch):
+    for number in range(20):
+        api.apply(jobqueue(cluster, f"q{number}", payloadSchema={"description": "x" * 4_000}))
+    monkeypatch.setattr(kube_client, "LARGEST_REPLY_BYTES", 30_000)
+    async with kube_client.Kube(await access.configuration(str(api_server.admin.kubeconfig))) as kube:
+        assert len(await kube.list(kinds.JOBQUEUE, cluster)) == 20
+        monkeypatch.setattr(kube_client, "LARGEST_REPLY_BYTES", 3_000)
+        with pytest.raises(TooLarge):
+            await kube.list(kinds.JOBQUEUE, cluster)

@@ -1,7 +1,9 @@
 """How the API server is reached: by the pod's service account, else by a kubeconfig, as `kubectl` does."""
 
 import datetime as dt
+import sys
 from pathlib import Path
+from typing import Final
 
 import kopf
 from kubernetes.aio import config
@@ -9,8 +11,20 @@ from kubernetes.aio.client import Configuration
 
 from bullpen.errors import ConfigurationError
 
+DEEPEST: Final = 10_000
+"""How deep JSON may be nested that the API server takes."""
+
 _TOKEN_MINUTES = 10
 """How long Kopf goes by a token before it asks for another: the kubelet writes a new one long before the old ends."""
+
+
+def read_what_the_api_server_takes() -> None:
+    """Let this process read each object that there can be. For the start of a process: the bound is Python's, for all of it.
+
+    Python's reader of JSON stops at 1,000 levels, and with it would stop whoever lists JobQueues, where one has more in a
+    field that takes anything.
+    """
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 5 * DEEPEST))
 
 
 async def configuration(kubeconfig: str = "") -> Configuration:

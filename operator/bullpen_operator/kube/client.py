@@ -18,7 +18,16 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from bullpen_operator.kube import kinds
-from bullpen_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound, NotLeading, Unavailable
+from bullpen_operator.kube.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    KubeError,
+    NotFound,
+    NotLeading,
+    TooLarge,
+    Unavailable,
+)
 from bullpen_operator.kube.kinds import Kind, Object
 
 ATTEMPTS: Final = 4
@@ -27,7 +36,9 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 15.0
 LARGEST_REPLY_BYTES: Final = 32 << 20
 PAGE: Final = 500
-"""Objects of one reply to a list."""
+"""Objects of one reply to a list; fewer where they are so large that the reply would be too large."""
+_SMALLER: Final = 8
+"""What a page is divided by that came out too large."""
 
 _MESSAGE_LENGTH: Final = 1_000
 _JSON: Final = "application/json"
@@ -108,13 +119,17 @@ class Kube:
     ) -> tuple[Sequence[Object], str]:
         """Give all objects of a kind, and the resource version that they are of. Raises `KubeError`."""
         items: list[Object] = []
-        query = [("limit", str(PAGE))]
-        if labels:
-            query.append(("labelSelector", labels))
-        token = ""
+        query = [("labelSelector", labels)] if labels else []
+        token, limit = "", PAGE
         while True:
-            more = [*query, ("continue", token)] if token else query
-            page = await self._call("GET", kind.path(namespace), query=more, accept=accept)
+            more = [*query, ("limit", str(limit)), *([("continue", token)] if token else [])]
+            try:
+                page = await self._call("GET", kind.path(namespace), query=more, accept=accept)
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // _SMALLER)
+                continue
             for item in page.get("items") or ():
                 item["apiVersion"], item["kind"] = kind.api_version, kind.kind
                 items.append(item)
@@ -239,6 +254,9 @@ class Kube:
                 self.writes += 1
             try:
                 status, headers, data = await self._send(method, path, query, body, (accept, content_type))
+            except _ReplyTooLarge as error:
+                msg = f"{what}: {error}"
+                raise TooLarge(msg) from None
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = Unavailable(f"{what}: {_brief(error)}")
             else:
@@ -272,9 +290,16 @@ class Kube:
             answer.release()
         try:
             data = json.loads(raw) if raw else {}
-        except ValueError:
+        except (ValueError, RecursionError) as error:
+            if answer.status < 300:
+                msg = f"the reply cannot be read: {type(error).__name__}"
+                raise aiohttp.ClientPayloadError(msg) from None
             data = {}
         return answer.status, answer.headers, data if isinstance(data, dict) else {}
+
+
+class _ReplyTooLarge(Exception):
+    """More came than is read."""
 
 
 async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
@@ -285,7 +310,7 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
         if size > LARGEST_REPLY_BYTES:
             answer.close()
             msg = f"the reply is larger than {LARGEST_REPLY_BYTES >> 20} MiB"
-            raise aiohttp.ClientPayloadError(msg)
+            raise _ReplyTooLarge(msg)
         parts.append(part)
     return b"".join(parts)
 

@@ -32,5 +32,9 @@ class Unavailable(KubeError):
     """The API server did not answer, or only that it cannot now; this was tried a few times. It may have been done."""
 
 
+class TooLarge(KubeError):
+    """The reply is larger than is read; less is to be asked for at a time."""
+
+
 class NotLeading(KubeError):
     """Nothing was sent: this operator is not, or no longer for certain, the one that may write."""

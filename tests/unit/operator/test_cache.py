@@ -68,3 +68,32 @@ def test_managed_fields_are_dropped_but_for_who_owns_the_replicas(cache):
     known = cache.get(kinds.DEPLOYMENT, "shop", "a")
     assert "managedFields" not in known["metadata"]
     assert replica_managers(known) == replica_managers(made) == {"bullpen-scaler"}
+
+
+def test_what_has_gone_does_not_come_back_by_older_news(cache):
+    key = Key(kinds.POD, "shop", "a")
+    cache.put(kinds.POD, pod("a", 5))
+    cache.remove(key, "u", "7")
+    assert not cache.put(kinds.POD, pod("a", 6))  # the answer to a write of ours
+    assert cache.replace_all(kinds.POD, [pod("a", 5)], "6") == 0  # a list that was on its way
+    assert cache.get(*key) is None
+    assert cache.put(kinds.POD, pod("a", 8))  # it carries again the label by which it is watched
+    assert cache.put(kinds.POD, pod("b", 3, uid="another"))
+
+
+def test_what_went_before_it_was_ever_seen_is_not_taken_from_a_list(cache):
+    cache.remove(Key(kinds.POD, "shop", "a"), "u", "7")
+    assert cache.replace_all(kinds.POD, [pod("a", 5)], "6") == 0
+
+
+def test_what_is_not_in_a_list_does_not_come_back_by_older_news(cache):
+    cache.put(kinds.POD, pod("a", 5))
+    cache.replace_all(kinds.POD, [], "9")
+    assert not cache.put(kinds.POD, pod("a", 8))
+
+
+def test_what_is_nested_deep_is_taken_as_it_is(cache):
+    deep = {"name": "a"}
+    for _ in range(500):
+        deep = {"a": [deep]}
+    assert cache.put(kinds.JOBQUEUE, pod("a", 1) | {"spec": deep})

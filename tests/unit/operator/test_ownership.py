@@ -80,3 +80,12 @@ def test_what_is_not_done_yet_is_named_and_the_rest_is_used():
     found = read(deadLetter={"jobQueueRef": {"name": "dead"}})
     assert found.jobqueue is not None
     assert (found.problem.reason, "spec.deadLetter" in found.problem.message) == ("NotYet", True)
+
+
+def test_a_spec_that_is_nested_too_deep_is_refused_before_anything_reads_it():
+    deep: dict[str, object] = {}
+    for _ in range(5_000):
+        deep = {"a": [deep]}
+    found = read(worker={"image": "a", "handlers": ["a"], "podTemplate": deep})
+    assert found.jobqueue is None
+    assert found.problem.message.startswith("spec.worker: is nested more than 100 levels deep")

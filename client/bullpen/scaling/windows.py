@@ -1,5 +1,6 @@
 """Which windows are open at a moment."""
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from bullpen.scaling.policy import Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+_NEVER_MS = 86_400_000  # a schedule of which no time was found is searched again after so long
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,9 @@ def open_at(windows: Iterable[Window], now_ms: int) -> OpenWindows:
     min_replicas = 0
     changes: list[int] = []
     for window in windows:
-        from_ms = now_ms - window.duration_ms
-        opens = cron.next_after(window.schedule, window.time_zone, _EPOCH + from_ms * _MS)
-        if opens is None:
+        opens_ms = _opening_of(window).after(now_ms - window.duration_ms)
+        if opens_ms is None:
             continue
-        opens_ms = (opens - _EPOCH) // _MS
         if opens_ms <= now_ms:
             names.append(window.name)
             min_replicas = max(min_replicas, window.min_replicas)
@@ -42,3 +42,28 @@ def open_at(windows: Iterable[Window], now_ms: int) -> OpenWindows:
         else:
             changes.append(opens_ms)
     return OpenWindows(tuple(names), min_replicas, min(changes, default=None))
+
+
+class _Opening:
+    """The first opening of a window after a moment, kept for as long as it is the answer for later moments, too.
+
+    A rare schedule is a search of many milliseconds, and this is asked at each look at a queue.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._from_ms = 0
+        self._until_ms = 0
+        self._opens_ms: int | None = None
+
+    def after(self, at_ms: int) -> int | None:
+        if not self._from_ms <= at_ms < self._until_ms:
+            opens = cron.next_after(self._window.schedule, self._window.time_zone, _EPOCH + at_ms * _MS)
+            self._opens_ms = None if opens is None else (opens - _EPOCH) // _MS
+            self._from_ms, self._until_ms = at_ms, at_ms + _NEVER_MS if self._opens_ms is None else self._opens_ms
+        return self._opens_ms
+
+
+@functools.lru_cache(maxsize=8_192)
+def _opening_of(window: Window) -> _Opening:
+    return _Opening(window)

@@ -1,9 +1,13 @@
 """Which windows are open, and when to look again."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bullpen import cron
 from bullpen.cron import CronInvalid
 from bullpen.scaling import Window
 from bullpen.scaling.windows import OpenWindows, open_at
@@ -43,3 +47,28 @@ def test_open_at(
 def test_a_schedule_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(CronInvalid):
         open_at([Window(name="x", schedule="often", duration_ms=1)], 0)
+
+
+FIFTH_MONDAY_IN_FEBRUARY = Window(name="rare", schedule="0 0 * 2 1#5", duration_ms=HOUR, min_replicas=1)
+
+
+def test_a_schedule_is_searched_once_and_not_at_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rare one is a search of 10 ms: with 64 of them one JobQueue would hold up all others at each of its readings."""
+    searched = []
+    search = cron.next_after
+    monkeypatch.setattr(cron, "next_after", lambda *args: searched.append(args) or search(*args))
+    windows = (replace(FIFTH_MONDAY_IN_FEBRUARY, name="searched"), replace(OFFICE, name="searched"), NEVER)
+    began = ms("2027-01-04T06:00Z")
+    for second in range(7_200):
+        open_at(windows, began + second * 1_000)
+    assert len(searched) <= 4
+
+
+@given(st.lists(st.integers(-100 * HOUR, 400 * HOUR), min_size=1, max_size=10))
+def test_what_was_found_before_changes_no_answer(hours: list[int]) -> None:
+    window = replace(OFFICE, schedule="0 8,20 * * 1-6", duration_ms=9 * HOUR, name="remembered")
+    now_ms = ms("2027-03-26T00:00Z")  # a change of the clock is near
+    for moved_ms in hours:
+        now_ms += moved_ms // 7
+        fresh = replace(window, name=f"asked at {now_ms}")
+        assert replace(open_at((window,), now_ms), names=()) == replace(open_at((fresh,), now_ms), names=())

@@ -113,10 +113,9 @@ class Charge(Generic[Ref]):
         if not self._began:
             self._began = True
             self.memory = self.memory.taken_over(workforce.target.replicas, now_ms)
-        policy = decider.policy_in_effect(unit.policy, unit.hpa_min)
         reading: Reading | str = self.unseen or (self.sight.reading if self.sight is not None else "")
         try:
-            decision, self.memory = decider.judge(reading, workforce, policy, self.memory, now_ms)
+            decision, self.memory = decider.judge(reading, workforce, unit.policy, self.memory, now_ms)
         except CronInvalid as error:
             # The checks refuse such a window; should one come through, what runs is held.
             self._settle(None, self._crew(workforce), now_ms, trouble=f"a window cannot be read: {error}")

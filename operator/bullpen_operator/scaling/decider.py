@@ -132,13 +132,6 @@ class Workforce:
         return replace(observation, active_leaving=leaving) if leaving else observation
 
 
-def policy_in_effect(policy: ScalingPolicy, hpa_min: int) -> ScalingPolicy:
-    """Give the policy as it stands with a HorizontalPodAutoscaler beside it, whose least is ours in mode Manual."""
-    if policy.mode == "Manual" and policy.manual_replicas < hpa_min:
-        return replace(policy, manual_replicas=hpa_min)
-    return policy
-
-
 def judge(
     reading: Reading | str, workforce: Workforce, policy: ScalingPolicy, memory: Memory, now_ms: int
 ) -> tuple[Decision, Memory]:

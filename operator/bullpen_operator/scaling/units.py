@@ -42,8 +42,6 @@ class ScaleUnit(Generic[Ref_co]):
     policy: ScalingPolicy
     target: Target | None
     """None where nobody's workers are to be scaled: the queue is only observed."""
-    hpa_min: int = 0
-    """`minReplicas` of a HorizontalPodAutoscaler on the JobQueue: in mode Manual there are never fewer."""
     protect: bool = True
     """Whether busy pods are marked for those who drain nodes (`disruption: Protect`)."""
 

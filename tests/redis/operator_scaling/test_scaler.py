@@ -160,7 +160,7 @@ async def test_hold_and_manual(stage, plain):
     assert found.desired == 3
     stage.scaler.put(unit("mail", ScalingPolicy(mode="Manual", manual_replicas=6)))
     await eventually(lambda: stage.kube.replicas("mail") == 6, timeout=15)
-    stage.scaler.put(unit("mail", ScalingPolicy(mode="Manual", manual_replicas=6), hpa_min=8))
+    stage.scaler.put(unit("mail", ScalingPolicy(mode="Manual", manual_replicas=8)))
     await eventually(lambda: stage.kube.replicas("mail") == 8, timeout=15)
     assert stage.kube.scales_of("mail") == [6, 8]
 

@@ -13,7 +13,7 @@ from bullpen.scaling import History, ScalingPolicy
 from bullpen.scaling.history import Mark
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Key
-from bullpen_operator.scaling import decider, protection, targets
+from bullpen_operator.scaling import protection, targets
 from bullpen_operator.scaling.charge import Around, Charge
 from bullpen_operator.scaling.crew import Roll
 from bullpen_operator.scaling.decider import Memory
@@ -168,13 +168,6 @@ def test_start_up_time_is_learned_and_bounded():
     assert memory.with_startup(14_000).startup_ms == 7_000
     assert Memory().with_startup(10**9).startup_ms == 600_000
     assert Memory().with_startup(-5).startup_ms == 0
-
-
-@pytest.mark.parametrize(("manual", "hpa", "expected"), [(2, 0, 2), (2, 5, 5), (7, 5, 7)])
-def test_an_autoscalers_least_counts_in_mode_manual(manual, hpa, expected):
-    policy = ScalingPolicy(mode="Manual", manual_replicas=manual)
-    assert decider.policy_in_effect(policy, hpa).manual_replicas == expected
-    assert decider.policy_in_effect(ScalingPolicy(manual_replicas=manual), hpa).manual_replicas == manual
 
 
 # -- marks ------------------------------------------------------------------------------------------------------------
@@ -351,7 +344,7 @@ def test_a_unit_is_compared_by_value():
     one = ScaleUnit(key=Key(kinds.JOBQUEUE, "a", "b"), uid="u", keys=QueueKeys("bull", "b"), redis="r",
                     policy=ScalingPolicy(), target=None)  # fmt: skip
     assert one == replace(one)
-    assert one != replace(one, hpa_min=1)
+    assert one != replace(one, protect=False)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ class Options:
 
 async def run(options: Options, shown: View) -> int:
     """Run local mode by its options and give the exit code. Raises `BullpenError` for what makes a start impossible."""
+    if options.report is not None and not options.report.absolute().parent.is_dir():
+        msg = f"--report {options.report}: there is no folder {options.report.parent}"
+        raise ConfigurationError(msg)
     secrets = environment.read_env_file(options.env_file) if options.env_file else {}
     plans = read_plans(options, secrets, shown, inherited={}, prefix=OWN_PREFIX)  # mistakes first, before any server
     async with redis_for(options, shown) as (url, prefix, name):
@@ -193,8 +196,8 @@ async def keep_running(server: embedded.Server, shown: View) -> None:
             shown.say("The embedded Redis has ended; starting it again", style="yellow")
             try:
                 await asyncio.to_thread(server.restart)
-            except BullpenError as error:
-                shown.say(str(error), style="red")
+            except (BullpenError, OSError) as error:
+                shown.say(f"The embedded Redis cannot be started: {error}", style="red")
 
 
 def prefix_of_this_folder() -> str:
@@ -205,7 +208,7 @@ def prefix_of_this_folder() -> str:
 
 def hide_password(url: str) -> str:
     """Blot the password of a URL out."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)  # a password may have an @ in it, too
 
 
 def watch(files: Sequence[str]) -> Callable[[], Coroutine[object, object, set[str]]]:

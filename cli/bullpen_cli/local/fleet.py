@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -186,16 +186,9 @@ class Fleet:
 
     async def _watch(self, worker: LocalWorker) -> None:
         """Read the worker's lines until it is gone, and draw the conclusions."""
-        stdout = worker.process.stdout
         try:
-            while stdout is not None:
-                try:
-                    raw = await stdout.readline()
-                except ValueError:  # a line longer than the limit: its beginning is dropped, what follows is read
-                    continue
-                if not raw:
-                    break
-                if news := self._heard(raw.decode(errors="replace")):
+            async for line in lines_of(worker.process):
+                if news := self._heard(line):
                     worker.first_news = worker.first_news or news
                     worker.last_news = news
             code = await worker.process.wait()
@@ -242,3 +235,16 @@ class Fleet:
     def _signal(self, worker: LocalWorker, which: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             worker.process.send_signal(which)
+
+
+async def lines_of(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
+    """Give each line that the process writes, to its end. Of one longer than the process' limit the beginning is dropped."""
+    stdout = process.stdout
+    while stdout is not None:
+        try:
+            raw = await stdout.readline()
+        except ValueError:
+            continue
+        if not raw:
+            return
+        yield raw.decode(errors="replace")

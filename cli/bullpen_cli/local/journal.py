@@ -120,14 +120,14 @@ class Journal:
     def _read(self, source: str, raw: str) -> Line:
         try:
             fields = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):  # what a handler prints may be anything
             fields = None
         if not isinstance(fields, dict) or not isinstance(fields.get("event"), str):
             return Line(source, raw)
         level = str(fields.get("level", "info"))
         calm = level in {"debug", "info"}
         outcome = fields.get("outcome")
-        if not isinstance(outcome, str):
+        if not isinstance(outcome, str) or not _tells_of_jobs(fields, outcome):
             own = str(fields.get("logger", "")).startswith("bullpen.")
             return Line(source, _sentence(fields), level, routine=own and calm)
         number = fields.get("count")
@@ -148,6 +148,12 @@ _SHOWN_APART: Final = frozenset(
 )
 
 
+def _tells_of_jobs(fields: Mapping[str, object], outcome: str) -> bool:
+    """Say whether the worker wrote it of its jobs: an application's own lines may have an outcome, too."""
+    event = str(fields["event"])
+    return "logger" not in fields and (event == f"job {outcome}" or event.endswith(f" more jobs {outcome}"))
+
+
 def _ending(fields: Mapping[str, object], outcome: str) -> str:
     """Say in a sentence how a job's attempt ended."""
     if "job" not in fields:
@@ -165,4 +171,6 @@ def _sentence(fields: Mapping[str, object]) -> str:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15 else None
+    )

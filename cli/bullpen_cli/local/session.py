@@ -21,11 +21,13 @@ from bullpen.clients.shell import RedisShell, Shell
 from bullpen.errors import BullpenError
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.observation import Observe, Reading
+from bullpen.queue.operations.jobs import cancelled_reason
+from bullpen.queue.operations.queues import ListJobs
 from bullpen.redis.settings import RedisSettings
 from bullpen.scaling import Decision, History, Observation, decide
 from bullpen_cli.local import backend, view
-from bullpen_cli.local.fleet import Fleet
-from bullpen_cli.local.journal import Journal, Line
+from bullpen_cli.local.fleet import LONGEST_LINE_BYTES, Fleet, lines_of
+from bullpen_cli.local.journal import LONGEST_LINE, Journal, Line
 from bullpen_cli.local.plan import LocalQueue
 from bullpen_cli.local.view import Picture, QueueRow, View
 
@@ -38,6 +40,9 @@ IDLE_HORIZON_MS: Final = 300_000
 """``--until-idle`` waits for jobs that are due within so long, retries that back off among them."""
 
 IDLE_READINGS: Final = 3
+FAILED_AT_ONCE: Final = 50
+"""So many failed jobs are read at once, each whole, to tell those that were cancelled."""
+
 HOPELESS_STARTS: Final = 3
 """``--until-idle`` ends when so many workers of a queue in a row could not start: it would wait for ever."""
 
@@ -127,9 +132,10 @@ class Session:
             finally:
                 self._view.close()
             left = await self._left(shell)
+            failed = self._until_idle and any([await self._has_failed(shell, each) for each in self._charges.values()])
         for sentence in view.summary(left):
             self._view.say(sentence)
-        return self._exit_code()
+        return 1 if self._beside_code or self._hopeless or failed else 0
 
     def report(self) -> dict[str, object]:
         """Give the account as plain JSON: by queue, what was done and what is left."""
@@ -152,15 +158,17 @@ class Session:
         return helpers
 
     def _take_charge(self, queue: LocalQueue, tasks: asyncio.TaskGroup) -> None:
+        self._charges[queue.name] = Charge(queue, self._make_fleet(queue, tasks))
+
+    def _make_fleet(self, queue: LocalQueue, tasks: asyncio.TaskGroup) -> Fleet | None:
         def heard(raw: str, source: str = queue.name) -> str | None:
             line = self.journal.read(source, raw)
             self._view.hear(line)
             return None if line.routine else line.text
 
-        fleet = None
-        if queue.command is not None:
-            fleet = Fleet(queue.name, queue.command, tasks, heard, grace_seconds=queue.grace_seconds)
-        self._charges[queue.name] = Charge(queue, fleet)
+        if queue.command is None:
+            return None
+        return Fleet(queue.name, queue.command, tasks, heard, grace_seconds=queue.grace_seconds)
 
     async def _close(self) -> None:
         fleets = [charge.fleet for charge in self._charges.values() if charge.fleet is not None]
@@ -192,16 +200,23 @@ class Session:
             left[name] = ", ".join(part for part in parts if part)
         return left
 
-    def _exit_code(self) -> int:
-        if self._beside_code or self._hopeless:
-            return 1
-        for name, charge in self._charges.items():
-            failed = self.journal.accounts[name].failed if name in self.journal.accounts else 0
-            if charge.reading is not None and charge.failed_before is not None:
-                failed = max(failed, charge.reading.failed - charge.failed_before)
-            if failed and self._until_idle:
-                return 1
-        return 0
+    async def _has_failed(self, shell: Shell, charge: Charge) -> bool:
+        """Whether jobs of the queue failed for good meanwhile, here or at others' workers. Cancelled ones lie among the failed."""
+        account = self.journal.accounts.get(charge.queue.name)
+        if account is not None and account.failed:
+            return True
+        if charge.reading is None or charge.failed_before is None:
+            return False
+        new = charge.reading.failed - charge.failed_before
+        for start in range(0, new, FAILED_AT_ONCE):
+            page = ListJobs(charge.queue.keys, "failed", start, min(FAILED_AT_ONCE, new - start), newest_first=True)
+            try:
+                found = await backend.perform(shell, page)
+            except BullpenError:
+                return True
+            if any(cancelled_reason(each.job.failed_reason or "") is None for each in found):
+                return True
+        return False
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -210,7 +225,7 @@ class Session:
         while not self._stop.is_set():
             await asyncio.gather(*(self._look(shell, charge) for charge in self._charges.values()))
             await self._hear_heartbeats(shell)
-            for charge in self._charges.values():
+            for charge in tuple(self._charges.values()):  # changed YAML may be taken up meanwhile
                 await self._scale(charge)
             self._draw()
             if self._until_idle and (self._is_hopeless() or await self._is_idle(shell)):
@@ -238,15 +253,16 @@ class Session:
         if now - self._heartbeats_at < HEARTBEATS_EVERY_SECONDS:
             return
         self._heartbeats_at = now
-        for charge in self._charges.values():
-            if charge.fleet is None:
+        for charge in tuple(self._charges.values()):
+            fleet = charge.fleet
+            if fleet is None:
                 continue
             try:
                 beats = await backend.perform(shell, backend.ReadWorkers(charge.queue.keys))
             except BullpenError:
                 continue
             for name, busy in beats.items():
-                charge.fleet.ready(name, busy)
+                fleet.ready(name, busy)
 
     async def _scale(self, charge: Charge) -> None:
         fleet = charge.fleet
@@ -282,13 +298,16 @@ class Session:
         if self._beside_code is None:
             self._idle_readings = 0
             return False
-        for charge in self._charges.values():
+        for charge in tuple(self._charges.values()):
             reading = charge.reading
             if reading is None or (reading.backlog and not reading.paused) or reading.active:
                 self._idle_readings = 0
                 return False
-            ahead = await observe(shell, charge.queue.keys, IDLE_HORIZON_MS)
-            if ahead.due > ahead.scheduled:
+            try:
+                ahead = await observe(shell, charge.queue.keys, IDLE_HORIZON_MS)
+            except BullpenError:  # Redis is away: nothing is known
+                ahead = None
+            if ahead is None or ahead.due > ahead.scheduled:
                 self._idle_readings = 0
                 return False
         self._idle_readings += 1
@@ -338,6 +357,7 @@ class Session:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
+                limit=LONGEST_LINE_BYTES,
             )
         except OSError as error:
             self._view.say(f"{name} cannot be run: {error.strerror}", style="red")
@@ -345,9 +365,8 @@ class Session:
             self._stop.set()
             return
         try:
-            stdout = process.stdout
-            while stdout is not None and (raw := await stdout.readline()):
-                self._view.hear(Line(name, raw.decode(errors="replace").rstrip()))
+            async for line in lines_of(process):
+                self._view.hear(Line(name, line.rstrip()[:LONGEST_LINE]))
             self._beside_code = await process.wait()
         finally:
             if process.returncode is None:
@@ -361,7 +380,11 @@ class Session:
         """Take up changed YAML and restart workers whose code changed."""
         assert self._changes is not None  # noqa: S101 - the task is not started without
         while True:
-            changed = await self._changes()
+            try:
+                changed = await self._changes()
+            except (OSError, RuntimeError) as error:  # the system's limit of watches, a folder that is gone
+                self._view.say(f"Changes of files are not noticed any more: {error}", style="yellow")
+                return
             yaml = any(path.endswith((".yaml", ".yml")) for path in changed)
             plans = self._plans
             if yaml and self._reload is not None:
@@ -381,11 +404,19 @@ class Session:
                 self._take_charge(queue, tasks)
                 self._view.say(f"{name}: new")
                 continue
-            before = charge.queue
-            charge.queue = queue
-            if charge.fleet is not None and queue.command is not None and (code or queue.command != before.command):
-                charge.fleet.replace(queue.command)
-                self._view.say(f"{name}: {what} changed, workers start anew")
+            before, charge.queue = charge.queue, queue
+            fleet = charge.fleet
+            if fleet is None:
+                charge.fleet = self._make_fleet(queue, tasks)
+            elif queue.command is None:
+                charge.fleet = None
+                self._view.say(f"{name}: no longer has a worker in the YAML")
+                await fleet.close()
+            else:
+                fleet.grace_seconds = queue.grace_seconds
+                if code or queue.command != before.command:
+                    fleet.replace(queue.command)
+                    self._view.say(f"{name}: {what} changed, workers start anew")
         for name in self._charges.keys() - plans.keys():
             gone = self._charges.pop(name)
             if gone.fleet is not None:

@@ -199,13 +199,16 @@ class Server:
         """Hold the data directory. A predecessor that is on its way out is waited for."""
         if self._lock is not None:
             return
-        for folder in self._temporary:
-            folder.mkdir(mode=0o700, exist_ok=True)
-        self.data.mkdir(parents=True, exist_ok=True)
-        path = self.data / "redis.lock"
-        # Beyond the single digits, which the launching shell uses for its own.
-        with path.open("a+") as opened:
-            lock = os.fdopen(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 10), "a+")
+        try:
+            for folder in self._temporary:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            self.data.mkdir(parents=True, exist_ok=True)
+            # Beyond the single digits, which the launching shell uses for its own.
+            with (self.data / "redis.lock").open("a+") as opened:
+                lock = os.fdopen(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 10), "a+")
+        except OSError as error:
+            msg = f"{self.data} cannot hold the Redis data: {error.strerror or error}; name another directory"
+            raise EmbeddedRedisError(msg) from error
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         while True:
             try:

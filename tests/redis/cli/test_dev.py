@@ -26,7 +26,7 @@ spec:
 
 HANDLERS = """
 import asyncio, pathlib
-from bullpen import Handlers
+from bullpen import Cancel, Handlers
 
 emails = Handlers("emails")
 
@@ -37,6 +37,15 @@ async def greet(name: str) -> str:
 @emails.handler("fail")
 async def fail() -> None:
     raise ValueError("as it was asked to")
+
+@emails.handler("quit")
+async def quit_() -> None:
+    raise Cancel("nobody needs it")
+
+@emails.handler("chat")
+async def chat() -> None:
+    print("[" * 100_000)
+    print('{"event": "card declined", "outcome": "declined"}', flush=True)
 
 @emails.handler("hold")
 async def hold(file: str) -> str:
@@ -124,6 +133,41 @@ def test_until_idle_exits_1_when_a_job_failed_for_good(shop):
     account = json.loads((shop.folder / "r.json").read_text())["queues"]["emails"]
     assert (account["retried"], account["failed"]) == (1, 1)
     assert "as it was asked to" in done.stdout
+
+
+def test_what_handlers_and_the_command_beside_print_ends_nothing_and_counts_nothing(shop):
+    beside = f"import subprocess; print('x' * 3_000_000); subprocess.run({[*ENQUEUE, 'emails', 'chat']}, check=True)"
+    done = shop.run("--until-idle", "--report", "r.json", "--", sys.executable, "-c", beside)
+    assert (done.returncode, "card declined  outcome=declined" in done.stdout) == (0, True), done.stdout[-3000:]
+    account = json.loads((shop.folder / "r.json").read_text())["queues"]["emails"]
+    assert (account["completed"], account["retried"]) == (1, 0)
+
+
+def test_a_job_that_was_cancelled_has_not_failed(shop):
+    beside = (
+        "import subprocess, sys; from bullpen import SyncClient; client = SyncClient();"
+        "client.queue('emails').enqueue('greet', {'name': 'Ada'}, delay='1h').cancel('nobody waits any more');"
+        "client.queue('emails').enqueue('quit')"
+    )
+    done = shop.run("--until-idle", "--report", "r.json", "--", sys.executable, "-c", beside)
+    assert done.returncode == 0, done.stdout
+    assert json.loads((shop.folder / "r.json").read_text())["queues"]["emails"]["cancelled"] == 1
+    assert shop.run("--until-idle", "--", *ENQUEUE, "emails", "fail").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--report", "none/r.json"), "--report none/r.json: there is no folder none"),
+        (("--data", "shop.py"), "shop.py cannot hold the Redis data: File exists"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_done(shop, words, said):
+    done = shop.run("--until-idle", *words, "--", sys.executable, "-c", "print('begun')")
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert "begun" not in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_a_command_beside_that_fails_ends_it(shop):
@@ -232,6 +276,19 @@ def test_changed_yaml_is_taken_up_and_mistakes_in_it_stop_nothing(shop):
         eventually_sync(
             lambda: '"closed":true' in (shop.redis.hget("bull:emails:bullpen:policy", "doc") or ""), timeout=20
         )
+        assert process.poll() is None
+
+
+def test_a_worker_that_the_yaml_gets_later_is_taken_up(shop):
+    worker = '  worker: {image: "x/y:1", handlers: [shop]}\n'
+    shop.write("queues.yaml", QUEUE.replace(worker, ""))
+    with shop.running() as (process, log):
+        eventually_sync(lambda: "emails:" in log.read_text(), timeout=20)
+        shop.write("queues.yaml", QUEUE)
+        assert "hello Ada" in shop.enqueue("emails", "greet", '{"name": "Ada"}', "--wait", "30s")
+        shop.write("queues.yaml", QUEUE.replace(worker, ""))
+        eventually_sync(lambda: "no longer has a worker" in log.read_text(), timeout=20)
+        eventually_sync(lambda: not shop.redis.exists("bull:emails:bullpen:workers"), timeout=20)
         assert process.poll() is None
 
 

@@ -8,7 +8,8 @@ from bullpen_cli.local.journal import LONGEST_LINE, Journal, mean, quantile
 
 
 def line(**fields):
-    return json.dumps({"event": "job", "level": "info", **fields}) + "\n"
+    event = f"{fields['count']} more jobs" if "count" in fields else "job"
+    return json.dumps({"event": f"{event} {fields.get('outcome')}", "level": "info", **fields}) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -51,12 +52,33 @@ def test_times_are_mean_and_p95():
 
 @pytest.mark.parametrize(
     "raw",
-    ["a print of a handler\n", "{broken json", "[1, 2]", '{"no": "event"}', '{"event": 7, "outcome": "completed"}'],
+    [
+        "a print of a handler\n",
+        "{broken json",
+        "[1, 2]",
+        "[" * 100_000,
+        "9" * 5_000,
+        '{"no": "event"}',
+        '{"event": 7, "outcome": "completed"}',
+    ],
 )
 def test_other_lines_are_kept_and_count_nothing(raw):
     journal = Journal(["emails"])
     read = journal.read("emails", raw)
-    assert (read.text, read.job) == (raw.rstrip(), False)
+    assert (read.text, read.job) == (raw.rstrip()[:LONGEST_LINE], False)
+    assert not any(journal.report()["emails"].values())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"event": "card declined", "outcome": "declined", "wait_ms": 3},
+        {"event": "job completed", "outcome": "completed", "logger": "shop.jobs"},
+    ],
+)
+def test_lines_of_the_application_s_own_have_no_say_in_the_account(fields):
+    journal = Journal(["emails"])
+    assert not journal.read("emails", json.dumps(fields)).job
     assert not any(journal.report()["emails"].values())
 
 

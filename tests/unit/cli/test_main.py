@@ -146,3 +146,18 @@ def test_completion_knows_commands_and_options_of_commands_not_imported_yet() ->
     words = {"COMP_WORDS": "bullpen worker --log-f", "COMP_CWORD": "2"}
     options = run(env={"_BULLPEN_COMPLETE": "complete_bash", **words})
     assert options.stdout.split() == ["--log-format"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:s3cret@h:1/0", "redis://u:***@h:1/0"),
+        ("redis://:s3@cret@h", "redis://:***@h"),
+        ("redis://h:1", "redis://h:1"),
+        ("unix://:s3cret@/tmp/x.sock", "unix://:***@/tmp/x.sock"),
+    ],
+)
+def test_local_mode_shows_no_password(url: str, shown: str) -> None:
+    from bullpen_cli import dev
+
+    assert dev.hide_password(url) == shown

@@ -122,7 +122,7 @@ class ScaleTargetRef(Model):
         default="apps/v1", description="API version of the target."
     )
     kind: Annotated[str, StringConstraints(min_length=1, max_length=63)] = Field(
-        default="Deployment", description="Kind of the target; it has the scale subresource."
+        default="Deployment", description="Kind of the target: Deployment or StatefulSet."
     )
     name: ObjectName = Field(
         description="Name of the target; it carries the label bullpen.dev/scaled-by with this JobQueue's name."

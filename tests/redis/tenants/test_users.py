@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
-import hiredis
 import pytest
 import redis
 
@@ -19,6 +18,7 @@ from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
 from bullpen_operator.connections.users import Users, Wanted
 from support.secrets import Secrets
+from tests.support.impostor import impostor, text
 from tests.support.waiting import eventually
 
 EMAILS = acl.user_name("c1", "shop", "emails")
@@ -83,30 +83,6 @@ def passwords(url: str, user: str) -> object:
 
 
 # -- a server that means ill -----------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def impostor(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[str]:
-    """A server that answers each command as it likes."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        parser = hiredis.Reader()
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65_536):
-                parser.feed(data)
-                while (command := parser.gets()) is not False:
-                    writer.write(answer(command))
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    finally:
-        server.close()
-
-
-def text(words: bytes) -> bytes:
-    return b"$%d\r\n%s\r\n" % (len(words), words)
 
 
 STRANGE = {

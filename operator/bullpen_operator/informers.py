@@ -244,6 +244,7 @@ class Informers:
             waiting.cancel()
             await _cut_off()
             await _cancel(_others)
+            await _cut_off()  # what those had under way
         return None
 
     async def _kopf(self, loop: asyncio.AbstractEventLoop, started: asyncio.Event) -> None:

@@ -236,6 +236,22 @@ async def test_a_redis_that_went_and_came_back_is_read_anew(redis_server):
         await eventually(lambda: heard.backlog("b") == 1, timeout=15)
 
 
+@pytest.mark.timeout(90)
+async def test_hundreds_of_queues_are_watched_again_after_each_outage(redis_server):
+    names = [f"q{number}" for number in range(600)]
+    async with own(redis_server, *names) as (observer, heard, plain):
+        for _ in range(2):
+            await all_watched(observer)
+            await asyncio.to_thread(redis_server.kill)
+            await eventually(lambda: len(heard.troubles) == len(names), timeout=15)
+            await asyncio.to_thread(redis_server.restart)
+            await eventually(lambda: not heard.troubles, timeout=30)
+        await all_watched(observer)
+        for name in names:
+            await add(plain, name)
+        await eventually(lambda: all(heard.backlog(name) for name in names), timeout=20)
+
+
 async def test_a_redis_that_lost_everything_wakes_us_all_the_same(redis_server):
     async with own(redis_server, "a") as (observer, heard, plain):
         await add(plain, "a")

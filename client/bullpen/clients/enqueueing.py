@@ -26,7 +26,7 @@ from bullpen.queue.operations.adding import BATCH, AddJobs, JobShape, NewJob, Re
 from bullpen.queue.operations.base import Steps, do
 from bullpen.queue.operations.jobs import FindIds
 from bullpen.queue.operations.queues import ReadPolicy
-from bullpen.queue.policy import BUILT_IN, QueuePolicy
+from bullpen.queue.policy import QueuePolicy
 from bullpen.queue.requests import Request, ShapeMaker
 
 if TYPE_CHECKING:
@@ -69,7 +69,14 @@ class Preparer:
         return data
 
     def _check_schema(self, request: Request) -> None:
-        error = self._schema_fault(json.loads(request.data))
+        try:
+            error = self._schema_fault(json.loads(request.data))
+        except RecursionError:
+            msg = (
+                f"the payload of job {request.name!r} is nested too deeply to be held against queue "
+                f"{self.keys.queue!r}'s payloadSchema"
+            )
+            raise PayloadInvalid(msg) from None
         if error is not None:
             msg = (
                 f"the payload of job {request.name!r} does not fit queue {self.keys.queue!r}'s payloadSchema: "
@@ -134,14 +141,14 @@ class Enqueuer:
         All are checked before the first is sent. An id is another than was asked for where the job was a duplicate.
         Raises `EnqueueError` of every kind; where batches had been added before, a note says how many.
         """
-        jobs = yield from self._prepare(requests, now_ms)
+        policy, jobs = yield from self._prepare(requests, now_ms)
         ids: list[str] = []
         try:
             while len(ids) < len(requests):
-                answer = yield from self._add(tuple(jobs[:BATCH]))
+                answer = yield from self._add(policy, tuple(jobs[:BATCH]))
                 if isinstance(answer, Refusal):
-                    yield from self._refused(answer)
-                    jobs = yield from self._prepare(requests[len(ids) :], now_ms)
+                    yield from self._refused(answer, policy)
+                    policy, jobs = yield from self._prepare(requests[len(ids) :], now_ms)
                 else:
                     ids += answer
                     jobs = jobs[len(answer) :]
@@ -180,18 +187,18 @@ class Enqueuer:
         preparer = yield from self._read_policy()
         return preparer.policy
 
-    def _prepare(self, requests: Sequence[Request], now_ms: int) -> Steps[list[NewJob]]:
+    def _prepare(self, requests: Sequence[Request], now_ms: int) -> Steps[tuple[QueuePolicy, list[NewJob]]]:
+        """Give the jobs, and the policy by which they were made: another may be remembered before they are sent."""
         remembered = self._preparer
         if remembered is not None:
             try:
-                return [remembered.prepare(request, now_ms) for request in requests]
+                return remembered.policy, [remembered.prepare(request, now_ms) for request in requests]
             except EnqueueError:
                 pass  # by a policy that may have been changed since
         preparer = yield from self._read_policy()
-        return [preparer.prepare(request, now_ms) for request in requests]
+        return preparer.policy, [preparer.prepare(request, now_ms) for request in requests]
 
-    def _add(self, jobs: tuple[NewJob, ...]) -> Steps[tuple[str, ...] | Refusal]:
-        policy = BUILT_IN if self._preparer is None else self._preparer.policy
+    def _add(self, policy: QueuePolicy, jobs: tuple[NewJob, ...]) -> Steps[tuple[str, ...] | Refusal]:
         try:
             return (yield from do(self._operation(policy, jobs)))
         except EnqueueUncertain as error:
@@ -202,12 +209,13 @@ class Enqueuer:
         on_full: Literal["DropOldest", "Reject"] = "DropOldest" if limits.drop_oldest else "Reject"
         return AddJobs(self.keys, jobs, policy.rev, limits.waiting, on_full)
 
-    def _refused(self, refusal: Refusal) -> Steps[None]:
+    def _refused(self, refusal: Refusal, policy: QueuePolicy) -> Steps[None]:
         if refusal is Refusal.STALE_POLICY:
             yield from self._read_policy()
             return
-        waiting = None if self._preparer is None else self._preparer.policy.limits.waiting
-        msg = f"queue {self.keys.queue!r} is full: {waiting} jobs may wait (limits.waiting of its JobQueue)"
+        msg = (
+            f"queue {self.keys.queue!r} is full: {policy.limits.waiting} jobs may wait (limits.waiting of its JobQueue)"
+        )
         raise QueueFull(msg)
 
     def _read_policy(self) -> Steps[Preparer]:

@@ -6,9 +6,11 @@ import pytest
 
 from bullpen import Backoff, Deduplication, JobSpec, Keep, Retention
 from bullpen.api.v1alpha1 import JobQueueSpec
-from bullpen.clients.enqueueing import Preparer
+from bullpen.clients.enqueueing import Enqueuer, Preparer
 from bullpen.errors import OptionInvalid, PayloadInvalid, PayloadTooLarge, QueueClosed
 from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.adding import BATCH, Refusal
+from bullpen.queue.operations.queues import ReadPolicy
 from bullpen.queue.policy import BUILT_IN, QueuePolicy
 from bullpen.queue.requests import Request, check_id
 
@@ -220,6 +222,15 @@ def test_a_payload_that_fits():
     assert prepare(policy=policy(payloadSchema=SCHEMA), data={"userId": 7}).data == b'{"userId":7}'
 
 
+def test_a_payload_that_is_too_deep_for_the_schema_is_refused():
+    data = {"userId": 7}
+    for _ in range(199):
+        data = {"a": data}
+    schema = {"anyOf": [{"required": ["userId"]}, {"properties": {"a": {"allOf": [{"$ref": "#"}]}}}]}
+    with pytest.raises(PayloadInvalid, match="nested too deeply"):
+        prepare(policy=policy(payloadSchema=schema), data=data)
+
+
 @pytest.mark.parametrize(
     "data",
     [{"a": float("nan")}, {"a": float("inf")}, {"a": b"bytes"}, {"a": {1, 2}}, {1: 2}, {"a": "\ud800"}, [1], "text"],
@@ -234,6 +245,28 @@ def test_a_payload_that_contains_itself():
     data["self"] = data
     with pytest.raises(PayloadInvalid):
         prepare(data=data)
+
+
+def test_jobs_are_sent_under_the_policy_by_which_they_were_made():
+    """Between two batches somebody else reads the policy anew: Redis must see that the rest was made by the old one."""
+    old, closed = policy(timeout="1m"), policy(timeout="1m", closed=True)
+    enqueuer = Enqueuer(KEYS)
+    requests = [Request.of(JobSpec.by_name("welcome"), lambda: "minted") for _ in range(BATCH + 1)]
+    adding = enqueuer.enqueue(requests, NOW)
+    assert isinstance(next(adding), ReadPolicy)
+    first = adding.send(old)
+    assert (len(first.jobs), first.policy_rev) == (BATCH, old.rev)
+    somebody_else = enqueuer.policy()
+    next(somebody_else)
+    with pytest.raises(StopIteration):
+        somebody_else.send(closed)
+    rest = adding.send(("minted",) * BATCH)
+    assert (len(rest.jobs), rest.policy_rev) == (1, old.rev)
+    assert isinstance(adding.send(Refusal.STALE_POLICY), ReadPolicy)
+    assert isinstance(adding.send(closed), ReadPolicy)  # once more, before it refuses
+    with pytest.raises(QueueClosed) as caught:
+        adding.send(closed)
+    assert caught.value.__notes__ == ["the first 500 of 501 jobs had been added"]
 
 
 def test_equal_options_share_a_shape():

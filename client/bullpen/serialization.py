@@ -29,6 +29,9 @@ from bullpen.errors import ConfigurationError
 
 T = TypeVar("T")
 
+MOST_LEVELS: Final = 200
+"""How deep JSON may be nested: pydantic's reader, by which a worker reads it, goes no deeper."""
+
 _MAX_PROBLEMS: Final = 5
 _MAX_WORDS: Final = 200
 _MAX_PATH: Final = 120
@@ -102,7 +105,10 @@ _CONTAINERS: Final = (dict, list, tuple)
 
 
 def encode_json(value: object) -> str:
-    """Write a JSON value, compact. Tuples are arrays. Raises `Misfit` that says where what is no JSON."""
+    """Write a JSON value, compact. Tuples are arrays.
+
+    Raises `Misfit` that says where what is no JSON, and for what is nested deeper than `MOST_LEVELS`.
+    """
     if value is None:
         return "null"
     try:
@@ -111,7 +117,7 @@ def encode_json(value: object) -> str:
         raise Misfit(_why_no_json(value)) from None
     if not text.isascii() and not _is_unicode(text):
         raise Misfit(_why_no_json(value))
-    if isinstance(value, dict | list | tuple) and not _has_text_keys(value):
+    if isinstance(value, dict | list | tuple) and not _can_be_read(value, MOST_LEVELS):
         raise Misfit(_why_no_json(value))
     return text
 
@@ -189,7 +195,10 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _has_text_keys(value: object) -> bool:  # json.dumps writes {1: 2} as {"1": 2}, silently
+def _can_be_read(value: object, levels: int) -> bool:
+    """Whether keys are text (json.dumps writes {1: 2} as {"1": 2}, silently), and no more levels deep."""
+    if not levels:
+        return False
     items: Iterable[object] = ()
     if isinstance(value, dict):
         for key in value:
@@ -200,7 +209,7 @@ def _has_text_keys(value: object) -> bool:  # json.dumps writes {1: 2} as {"1": 
         items = value
     # Loops, not generators: every payload and every result comes here.
     for item in items:  # noqa: SIM110
-        if isinstance(item, _CONTAINERS) and not _has_text_keys(item):
+        if isinstance(item, _CONTAINERS) and not _can_be_read(item, levels - 1):
             return False
     return True
 
@@ -216,6 +225,8 @@ def _walk(value: object, path: str, above: tuple[int, ...]) -> str | None:
     where = f"{_short(path, _MAX_PATH)}: " if path else ""
     if isinstance(value, dict | list | tuple) and id(value) in above:
         return f"{where}it contains itself"
+    if isinstance(value, dict | list | tuple) and len(above) >= MOST_LEVELS:
+        return f"it is nested deeper than {MOST_LEVELS} levels"
     if isinstance(value, dict):
         bad = next((key for key in value if not isinstance(key, str)), None)
         if bad is not None:

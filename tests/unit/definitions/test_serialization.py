@@ -162,7 +162,7 @@ def deep() -> Any:
         (JsonValue, [10**5_000], "[0]: NaN, infinity and numbers of thousands of digits are not JSON"),
         (JsonValue, {SECRET}, "set is not a JSON type"),
         (dict[str, JsonValue], cyclic(), "inner.again: it contains itself"),
-        (JsonValue, deep(), "nested too deeply"),
+        (JsonValue, deep(), "nested deeper than 200 levels"),
         (dict[str, JsonValue], [1], "a JSON object is needed, not list"),
         (list[Any], [cyclic()], "Circular reference"),
         (Pet, Point(1), "does not fit its declared type"),
@@ -208,6 +208,19 @@ def test_what_does_not_fit_is_refused_in_words_without_values(declared: Any, tex
     assert words in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert not shows_another(caught.value)
+
+
+@pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"a": inner}])
+@pytest.mark.parametrize("declared", [JsonValue, dict[str, Any], dict[str, list[JsonValue]]])
+def test_what_is_written_is_not_too_deep_to_be_read(around: Any, declared: Any) -> None:
+    codec: serialization.Codec[Any] = serialization.codec(declared)
+    value: Any = 7
+    for _ in range(serialization.MOST_LEVELS - 2):
+        value = around(value)
+    text = codec.encode({"a": [value]})
+    assert codec.encode(codec.decode(text)) == text
+    with pytest.raises(Misfit, match=r"nested deeper|recursion limit"):
+        codec.encode({"a": [around(value)]})
 
 
 def test_many_problems_are_counted_and_keys_are_cut() -> None:

@@ -3,7 +3,8 @@
 The order is what keeps jobs safe. Growing: orders are lifted first, then the number goes up. Shrinking: orders are in
 Redis and obeyed long before the number goes down (`retire` sees to that), and pods that are to go are marked as cheap before.
 A step that fails ends the whole: what it left undone is seen again, and planned again. A shrink that is late is not made: what it
-was decided on, that these pods are idle and take no job, holds for as long as their orders do.
+was decided on, that these pods are idle and take no job, holds for as long as their orders do; of somebody else's workers, that no
+more jobs run than those that stay can take, for no time at all.
 """
 
 import asyncio
@@ -97,7 +98,7 @@ class Carrier:
         if not self._leading():
             return Outcome()
         plan = todo.plan
-        shrinks = plan.replicas is not None and plan.replicas < todo.target.replicas and not target.foreign
+        shrinks = plan.replicas is not None and plan.replicas < todo.target.replicas
         try:
             async with asyncio.timeout(SHRINK_SECONDS - age_seconds if shrinks else None):
                 written = await self._number(unit, server, target, todo)

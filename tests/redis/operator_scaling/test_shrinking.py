@@ -157,6 +157,20 @@ async def test_a_shrink_that_is_late_is_not_made(stage, plain, monkeypatch):
     await eventually(lambda: stage.kube.replicas("mail") == 1, timeout=15)
 
 
+async def test_a_shrink_of_somebody_elses_workers_that_is_late_is_not_made(stage, plain, monkeypatch):
+    """No job ran when it was decided on; one may by the time that it arrives."""
+    monkeypatch.setattr(carrying, "SHRINK_SECONDS", 0.1)
+    stage.kube.delay = 1.0
+    target = Target(kinds.DEPLOYMENT, NAMESPACE, "mail-worker", foreign=True, shrink="WhenIdle")
+    stage.kube.put(kinds.DEPLOYMENT, deployment("mail", 8, **{kinds.LABEL_SCALED_BY: "mail"}))
+    stage.scaler.put(unit("mail", AT_ONCE, target=target))
+    await eventually(lambda: stage.kube.writes, timeout=15)
+    await eventually(lambda: not stage.kube.under_way, timeout=15)
+    assert stage.kube.replicas("mail") == 8
+    stage.kube.delay = 0.0
+    await eventually(lambda: stage.kube.replicas("mail") == 0, timeout=15)
+
+
 async def test_a_growth_may_take_its_time(stage, plain, monkeypatch):
     monkeypatch.setattr(carrying, "SHRINK_SECONDS", 0.1)
     stage.kube.delay = 0.5

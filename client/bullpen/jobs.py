@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, Unpack, cast, overload
@@ -34,6 +34,9 @@ _NO_OPTIONS: Final[EnqueueOptions] = {}
 _NO_DEFAULTS: Final[JobDefaults] = {}
 _MAX_NAME: Final = 255
 _PRIORITIES: Final = 2_097_151  # BullMQ's bound: 21 bits
+# A day within what a datetime can say, so that it can be said in any time zone.
+_FIRST_MS: Final = int(datetime(1, 1, 2, tzinfo=UTC).timestamp()) * 1_000
+_LAST_MS: Final = int(datetime(9999, 12, 30, tzinfo=UTC).timestamp()) * 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,11 @@ class JobEvent:
     progress: JsonValue
     at: datetime
     """When Redis wrote it."""
+
+
+def moment(ms: int) -> datetime:
+    """Give a time in ms since 1970 as an aware datetime; the nearest there is for what a foreign producer made up."""
+    return datetime.fromtimestamp(min(max(ms, _FIRST_MS), _LAST_MS) / 1_000, UTC)
 
 
 # -- checks ------------------------------------------------------------------

@@ -1,12 +1,11 @@
 """What callers see of a job: `JobInfo` of its hash, `JobEvent` of the stream. Pure."""
 
 import json
-from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
 from bullpen.clients.events import StreamEvent
-from bullpen.jobs import JobEvent, JobInfo
+from bullpen.jobs import JobEvent, JobInfo, moment
 from bullpen.queue.operations.jobs import FoundJob, cancelled_reason
 from bullpen.queue.policy import QueuePolicy
 
@@ -55,11 +54,6 @@ def final_event(found: FoundJob) -> JobEvent | None:
 def progress_of(found: StreamEvent, before: JsonValue) -> JsonValue:
     """Give the progress after this change."""
     return _json(found.fields.get(b"data", b"null")) if found.change == "progress" else before
-
-
-def moment(ms: int) -> datetime:
-    """Give a time in ms since 1970 as an aware datetime."""
-    return datetime.fromtimestamp(ms / 1_000, UTC)
 
 
 def _json(raw: bytes) -> JsonValue:

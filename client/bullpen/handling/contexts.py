@@ -7,13 +7,13 @@ the handler's thread while the loop may write the reason: one attribute, written
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from bullpen import serialization
 from bullpen.errors import JobSignal
-from bullpen.jobs import JobInfo
+from bullpen.jobs import JobInfo, moment
 from bullpen.payloads import Json, JsonObject
 from bullpen.retry import Policy
 
@@ -180,7 +180,7 @@ class BaseContext(Generic[D_co]):
     def deadline(self) -> datetime | None:
         """When this attempt times out, in UTC."""
         deadline_ms = self._active.deadline_ms
-        return None if deadline_ms is None else datetime.fromtimestamp(deadline_ms / 1_000, UTC)
+        return None if deadline_ms is None else moment(deadline_ms)
 
     @property
     def cancelled(self) -> CancelReason | None:
@@ -269,11 +269,11 @@ def _info(active: ActiveJob) -> JobInfo:
         data=_read(active.data),
         attempt=active.attempt,
         attempts=active.retry.attempts,
-        enqueued_at=_time(active.enqueued_at_ms),
+        enqueued_at=moment(active.enqueued_at_ms),
         priority=active.priority,
         snoozes=active.snoozes,
         progress=None if active.progress_json is None else _read(active.progress_json),
-        started_at=_time(active.started_at_ms) if active.started_at_ms else None,
+        started_at=moment(active.started_at_ms) if active.started_at_ms else None,
     )
 
 
@@ -282,10 +282,6 @@ def _read(text: str | bytes) -> Any:
         return serialization.decode_json(text)
     except serialization.Misfit:  # a foreign producer wrote no JSON: the attempt fails by itself where that matters
         return None
-
-
-def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1_000, UTC)
 
 
 def _json(what: str, value: object) -> str:

@@ -9,13 +9,12 @@ bull-board see no difference: the rules below are those of BullMQ's ``JobSchedul
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgpack
 from pydantic import JsonValue
 
-from bullpen import cron, durations
+from bullpen import cron, durations, jobs
 from bullpen.errors import BullpenError
 from bullpen.queue import lua, records
 from bullpen.queue.keys import QueueKeys
@@ -365,15 +364,21 @@ def _next_ms(repeat: Mapping[str, JsonValue], after_ms: int) -> int | None:
     if not isinstance(pattern, str):
         return None
     start = _whole(repeat.get("startDate"))
-    after = datetime.fromtimestamp(max(start, after_ms) / 1_000, UTC)
+    after = jobs.moment(max(start, after_ms))
     found = cron.next_after(pattern, zone if isinstance(zone, str) and zone else "UTC", after)
     return None if found is None else max(round(found.timestamp() * 1_000), after_ms)
 
 
 def _whole(value: JsonValue) -> int:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        return 0  # nobody meant that
+    return int(value)
 
 
 def _pack(value: object) -> bytes:
-    packed: bytes = msgpack.packb(value)
+    try:
+        packed: bytes = msgpack.packb(value, default=float)  # an integer of more than 64 bits is a float in Node, too
+    except (ValueError, OverflowError, TypeError) as error:
+        msg = f"its options cannot be sent: {error}"
+        raise ScheduleNotWritten(msg) from error
     return packed

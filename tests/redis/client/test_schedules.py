@@ -1,11 +1,14 @@
 """Schedules that a JobQueue declares: written, left alone while they are the same, advanced, removed while they are ours."""
 
+import contextlib
 import json
+import struct
 import time
 
 import pytest
 
 from bullpen.api import files
+from bullpen.errors import BullpenError
 from bullpen.queue import schedules
 from bullpen.queue.declaration import OwnedElsewhere, Owner, WriteDeclaration, declare
 from bullpen.queue.ending import QueueBusy, ReleaseQueue, purge
@@ -135,6 +138,31 @@ async def test_a_schedule_of_node_ends_by_its_limit_or_date(raw):
     assert schedules.advance(KEYS, job(every=1000, count=2, limit=3), NOW) is not None
     assert schedules.advance(KEYS, job(pattern="* * * * *", endDate=NOW - 1), NOW) is None
     assert schedules.advance(KEYS, StoredJob("7", {}), NOW) is None
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        '{"repeat": {"pattern": "* * * * *", "startDate": 1e20, "count": 1e300}}',
+        '{"repeat": {"pattern": "* * * * *", "startDate": 9e15, "limit": 1e999, "endDate": -1e999}, "prevMillis": 1e25}',
+        '{"repeat": {"pattern": "* * * * *"}, "prevMillis": NaN}',
+        '{"repeat": {"every": 1000}, "much": 123456789012345678901234567890, "half": "\\ud800"}',
+        '{"repeat": {"every": 1000}, "deep": ' + "[" * 600 + "]" * 600 + "}",
+    ],
+)
+async def test_odd_numbers_of_a_schedule_of_node_break_nothing(opts):
+    job = StoredJob("repeat:a:1", {b"rjk": b"a", b"opts": opts.encode()})
+    with contextlib.suppress(BullpenError):
+        following = schedules.advance(KEYS, job, NOW)
+        assert following is None or following.commands()
+
+
+async def test_a_number_of_node_beyond_64_bits_is_sent_as_node_sends_it():
+    job = StoredJob(
+        "repeat:a:1", {b"rjk": b"a", b"opts": b'{"repeat": {"every": 1000}, "much": 100000000000000000000}'}
+    )
+    (call,) = schedules.advance(KEYS, job, NOW).commands()
+    assert any(isinstance(word, bytes) and struct.pack(">d", 1e20) in word for word in call.args)
 
 
 async def test_a_released_queue_is_taken_by_the_next(apply, client, raw):

@@ -211,7 +211,7 @@ class Deduplication:
     keep_last_if_active: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.id) <= 1024:
+        if not _is_text(self.id) or not 1 <= len(self.id) <= 1024:
             raise _invalid("deduplication id", self.id, "text of 1 to 1024 characters")
         if self.ttl_ms is not None:
             _check_whole("deduplication ttl in milliseconds", self.ttl_ms, least=1, most=MAX_DELAY_MS)
@@ -309,6 +309,13 @@ class Retention:
     completed: Keep | None = None
     failed: Keep | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("completed", self.completed), ("failed", self.failed)):
+            if not _is_keep(value):
+                raise _invalid(
+                    f"retention {name}", value, 'a bullpen.Keep, such as Keep(age="24h", count=1000), or None'
+                )
+
 
 class JobDefaults(TypedDict, total=False):
     """What a handler or `JobType` may set for all its jobs.
@@ -384,6 +391,14 @@ def _invalid(option: str, value: object, allowed: str) -> OptionInvalid:
 def _check_whole(option: str, value: object, *, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise _invalid(option, value, f"a whole number from {least} to {most}")
+
+
+def _is_keep(value: object) -> bool:  # of anything, too
+    return value is None or isinstance(value, Keep)
+
+
+def _is_text(value: object) -> bool:  # of anything; half of a surrogate pair cannot be sent
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value))
 
 
 def _decimal(value: float) -> str:

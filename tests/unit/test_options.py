@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from bullpen.durations import Duration
 from bullpen.errors import EnqueueError, OptionInvalid
-from bullpen.options import MAX_DELAY_MS, Backoff, Deduplication, Keep, duration_ms
+from bullpen.options import MAX_DELAY_MS, Backoff, Deduplication, Keep, Retention, duration_ms
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,10 @@ from bullpen.options import MAX_DELAY_MS, Backoff, Deduplication, Keep, duration
         (lambda: Backoff.from_spec("Fixed", delay="1s", jitter="101%"), "backoff jitter"),
         (lambda: Backoff.from_spec("Exponential", delay="1s", factor="fast"), "backoff factor"),
         (lambda: Deduplication.simple(""), "deduplication id"),
+        (lambda: Deduplication.simple("half \ud800"), "deduplication id"),
+        (lambda: Deduplication.simple(7), "deduplication id: 7"),  # type: ignore[arg-type]
         (lambda: Deduplication.throttle("x", "0s"), "deduplication ttl"),
+        (lambda: Retention(completed="24h"), "retention completed: '24h'.*bullpen.Keep"),  # type: ignore[arg-type]
         (lambda: Keep(count=-1), "retention count: -1 is not allowed; allowed: a whole number from 0"),
         (lambda: Keep(count=True), "retention count"),
         (lambda: Keep(age="0s"), "retention age"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from bullpen_operator.desired.templates import MERGE_KEYS
+from bullpen_operator.desired.templates import MERGE_KEYS, identity, is_named
 from bullpen_operator.kube.kinds import Object
 
 MARK: Final = "bullpen.dev/applied"
@@ -77,11 +77,11 @@ def _differs(path: str, wanted: Any, live: Any) -> str:
 
 def _differs_list(path: str, wanted: Sequence[Any], live: Sequence[Any]) -> str:
     key = MERGE_KEYS.get(path.rpartition(".")[2])
-    if key is not None and all(isinstance(item, Mapping) and key in item for item in wanted):
+    if key is not None and all(is_named(item, key) for item in wanted):
         # Others may have items of their own between ours.
-        by_key = {item.get(key): item for item in live if isinstance(item, Mapping)}
+        by_key = {identity(item, key): item for item in live if is_named(item, key)}
         for item in wanted:
-            if found := _differs(f"{path}[{item[key]}]", item, by_key.get(item[key], {})):
+            if found := _differs(f"{path}[{item[key]}]", item, by_key.get(identity(item, key), {})):
                 return found
         return ""
     if len(wanted) != len(live):

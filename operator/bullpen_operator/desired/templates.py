@@ -68,13 +68,24 @@ def _merged(name: str, ours: Any, theirs: Any) -> Any:
     if isinstance(ours, list) and name in APPENDED:
         return [*ours, *theirs]
     key = MERGE_KEYS.get(name)
-    if key is None or not all(isinstance(item, Mapping) and key in item for item in theirs):
+    if key is None or not all(is_named(item, key) for item in theirs):
         return list(theirs)
     return _merged_items(key, ours if isinstance(ours, list) else [], theirs)
 
 
+def is_named(item: Any, key: str) -> bool:
+    """Whether this is an item of a list that is known by its key; anything else is for the API server to refuse."""
+    return isinstance(item, Mapping) and isinstance(item.get(key), str | int)
+
+
+def identity(item: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Give what an item is known by: its key, and the protocol of a port: there are 53/TCP and 53/UDP."""
+    return (item[key], str(item.get("protocol") or "TCP")) if key == "containerPort" else (item[key],)
+
+
 def _merged_items(key: str, ours: Sequence[Object], theirs: Sequence[Mapping[str, Any]]) -> list[Object]:
-    items = {item[key]: dict(item) for item in ours if key in item}
+    items = {identity(item, key): dict(item) for item in ours if is_named(item, key)}
     for item in theirs:
-        items[item[key]] = merge(items.get(item[key], {}), item)
+        known = identity(item, key)
+        items[known] = merge(items.get(known, {}), item)
     return list(items.values())

@@ -46,6 +46,8 @@ _METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON_PATCH: Final = "application/json-patch+json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
+_NOT_ITS_TYPE: Final = "failed to create typed patch object"
+"""How the API server says, as 500, that what is applied has a field that there is not, or one of another type."""
 _ERRORS: Final[dict[int, type[KubeError]]] = {
     400: Invalid,
     403: Forbidden,
@@ -265,7 +267,7 @@ class Kube:
                 failure = _failure(what, status, data)
                 if status == 401:
                     failure = Unavailable(str(failure), status=status, reason=failure.reason)
-                elif status != 429 and status < 500:
+                elif not isinstance(failure, Unavailable):
                     raise failure
                 pause = max(pause, _retry_after(headers))
             if attempt + 1 < ATTEMPTS:
@@ -318,7 +320,9 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
 def _failure(what: str, status: int, data: Object) -> KubeError:
     reason = str(data.get("reason") or "")
     message = str(data.get("message") or f"HTTP {status}")[:_MESSAGE_LENGTH]
-    kind = _ERRORS.get(status, Unavailable if status >= 429 else KubeError)
+    kind = _ERRORS.get(status, KubeError)
+    if status == 429 or status >= 500:
+        kind = Invalid if message.startswith(_NOT_ITS_TYPE) else Unavailable
     return kind(f"{what}: {message}", status=status, reason=reason)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bullpen_operator.desired.differences import differs, marked
 from bullpen_operator.desired.templates import merge, merge_pod_template
 
 OURS = {
@@ -87,3 +88,17 @@ def test_neither_side_is_changed():
     merge_pod_template(OURS, theirs)
     assert OURS["spec"]["containers"][0]["env"] == [{"name": "A", "value": "1"}]
     assert theirs == container(env=[{"name": "B", "value": "2"}])
+
+
+def test_ports_of_one_number_are_told_apart_by_their_protocol():
+    ports = [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 53}]
+    merged = merge_pod_template(OURS, {"spec": {"containers": [{"name": "dns", "ports": ports}]}})
+    assert merged["spec"]["containers"][1]["ports"] == ports
+
+
+@pytest.mark.parametrize("name", [{"a": 1}, ["a"], None, 1.5])
+def test_names_that_are_none_are_left_for_the_api_server_to_refuse(name):
+    merged = merge_pod_template(OURS, {"spec": {"containers": [{"name": name}], "volumes": [{"name": name}]}})
+    assert merged["spec"]["volumes"] == [{"name": name}]
+    wanted = marked({"kind": "Deployment", "metadata": {"name": "a"}, "spec": {"template": merged}})
+    assert differs(wanted, wanted) == ""

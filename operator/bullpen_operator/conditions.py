@@ -260,7 +260,10 @@ def _pods(fleet: Fleet, scaling: ScalingState | None) -> Verdict:
 def _outdated(known: Known) -> Verdict:
     outdated = known.scaling.crew.outdated if known.scaling is not None else 0
     if outdated:
-        text = f"{outdated} workers speak another version of the protocol than this operator: build their image anew."
+        text = (
+            f"{outdated} workers speak another version of the protocol than this operator: build their image with the "
+            "operator's version of Bullpen, or upgrade the operator where they are newer."
+        )
         return Verdict("True", "ProtocolDiffers", text)
     return Verdict("False", "UpToDate", "No worker is known that speaks another version of the protocol.")
 

@@ -31,11 +31,15 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
         structlog.stdlib.ExtraAdder(),
         structlog.processors.StackInfoRenderer(),
     ]
-    rendered: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _blot_out_credentials]
+    last: Processor = structlog.dev.ConsoleRenderer()
     if log_format == "json":
-        rendered += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
-    else:
-        rendered.append(structlog.dev.ConsoleRenderer())
+        last = structlog.processors.JSONRenderer(default=str)
+    rendered: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,  # before the next: what an error says may hold a URL, too
+        _blot_out_credentials,
+        last,
+    ]
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=rendered))
     root = logging.getLogger()

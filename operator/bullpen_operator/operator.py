@@ -48,7 +48,7 @@ from bullpen_operator.workqueue import WorkQueue
 log = logging.getLogger("bullpen.operator")
 
 PREPARE_AGAIN_SECONDS: Final = 2.0
-CONFLICT_SECONDS: Final = 0.2
+OVERTAKEN_SECONDS: Final = 0.2
 _CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
 
 
@@ -234,10 +234,14 @@ class Operator:
         thorough = began >= self._thorough_at.setdefault(key, began + self._until_resync())
         try:
             result = await reconciler.reconcile(key, thorough=thorough)
-        except (NotLeading, Conflict) as error:
-            # Another was quicker, or leads now: what is true now is on its way to the cache.
+        except NotLeading as error:
             log.debug("reconcile_overtaken", extra={"key": str(key), "error": str(error)})
-            self.queue.add(key, delay=CONFLICT_SECONDS)
+            self.queue.add(key, delay=OVERTAKEN_SECONDS)
+            return
+        except Conflict as error:
+            # Another was quicker: what is true now is on its way to the cache, unless the watches fail.
+            log.debug("reconcile_overtaken", extra={"key": str(key), "error": str(error)})
+            self.queue.failed(key)
             return
         except BullpenError as error:
             delay = self.queue.failed(key)
@@ -294,14 +298,16 @@ class Operator:
         elif kind in _CONNECTIONS:
             if change.new is None or change.old is None or _outline(change.new) != _outline(change.old):
                 self._add_all(self._reconciler.using(change.key) if self._reconciler is not None else ())
+                if kind == kinds.REDIS_CONNECTION:  # it may have become the default one of its namespace
+                    self._add_all(self._of_namespace(change.key.namespace))
         elif kind == kinds.NAMESPACE and (
             change.new is None or change.old is None or _outline(change.new) != _outline(change.old)
         ):
-            self._add_all(
-                kinds.key_of(kinds.JOBQUEUE, obj)
-                for obj in self.cache.all(kinds.JOBQUEUE)
-                if obj["metadata"]["namespace"] == change.key.name
-            )
+            self._add_all(self._of_namespace(change.key.name))
+
+    def _of_namespace(self, name: str) -> Iterable[Key]:
+        found = (kinds.key_of(kinds.JOBQUEUE, obj) for obj in self.cache.all(kinds.JOBQUEUE))
+        return [key for key in found if key.namespace == name]
 
     def _target_changed(self, change: Change) -> None:
         obj = change.new or change.old

@@ -1,39 +1,24 @@
-"""Whose a queue in Redis is: read, taken back from the dead, let go with a note.
+"""Whose a queue in Redis is: taken back from the dead, taken on request, let go with a note.
 
 The core's `declare` takes a queue that is free, released, or its own. What this adds: an owner of our own cluster that is
 no more (its JobQueue was deleted while no operator ran) frees its queue; and a JobQueue may be annotated with the very
-owner that it takes the queue from (`bullpen adopt`), which counts for that owner and no later one.
+owner that it takes the queue from (`bullpen adopt`), which counts for that owner, once.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from bullpen.queue.declaration import Owner
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.operations.base import Call, Command, QueueOperation, Reply, text
+from bullpen.queue.operations.base import Call, Command, QueueOperation, Reply
 from bullpen_operator.kube.kinds import Object
 
 ADOPT_ANNOTATION: Final = "bullpen.dev/adopt"
 """On a JobQueue: the owner (cluster/namespace/name) that its queue is taken from."""
 
 _PARTS: Final = 3
-
-
-@dataclass(frozen=True)
-class ReadOwner(QueueOperation[str]):
-    """Whose the queue is: cluster/namespace/name; empty where it is nobody's."""
-
-    keys: QueueKeys
-
-    def commands(self) -> Sequence[Call]:
-        """One command."""
-        return (Command(("HGET", self.keys.owner, "id")),)
-
-    def read(self, replies: Sequence[Reply]) -> str:
-        """Read the id."""
-        return text(replies[0])
 
 
 @dataclass(frozen=True)
@@ -54,16 +39,32 @@ class WriteTombstone(QueueOperation[None]):
         """Nothing."""
 
 
-def may_take(jobqueue: Object, found: str, owner: Owner, is_gone: Callable[[str, str], bool]) -> bool:
-    """Say whether a queue that `found` owns may be taken for this JobQueue.
+Standing = Literal["gone", "lives", "unknown"]
+"""Of a JobQueue that is said to own a queue: no more (or its queue is another now), or there, or not ours to know."""
 
-    `is_gone(namespace, name)` says for sure that a JobQueue of this cluster is no more, or has its queue elsewhere now.
+
+def owner_here(found: str, owner: Owner) -> tuple[str, str] | None:
+    """Give namespace and name of the owner that was found, where it is a JobQueue of this one's cluster."""
+    parts = found.split("/")
+    return (parts[1], parts[2]) if len(parts) == _PARTS and parts[0] == owner.cluster else None
+
+
+def is_asked_to_take(jobqueue: Object, found: str) -> bool:
+    """Whether the JobQueue is annotated to take its queue from this very owner."""
+    return bool(found) and (jobqueue["metadata"].get("annotations") or {}).get(ADOPT_ANNOTATION) == found
+
+
+def may_take(jobqueue: Object, found: str, owner: Owner, standing: Standing) -> bool:
+    """Say whether a queue that `found` owns may be taken for this JobQueue; `standing` is that of the one found.
+
+    From a JobQueue of another namespace that lives, none is taken: who may annotate in this one need not have any right in
+    that one.
     """
     if not found:
         return True
-    if (jobqueue["metadata"].get("annotations") or {}).get(ADOPT_ANNOTATION) == found:
+    here = owner_here(found, owner)
+    if here is not None and standing == "gone":
         return True
-    parts = found.split("/")
-    if len(parts) != _PARTS or parts[0] != owner.cluster:
+    if here is not None and here[0] != owner.namespace and standing == "lives":
         return False
-    return is_gone(parts[1], parts[2])
+    return is_asked_to_take(jobqueue, found)

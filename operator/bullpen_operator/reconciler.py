@@ -17,7 +17,7 @@ from typing import Final
 
 from bullpen.api.v1alpha1 import JobQueue
 from bullpen.errors import BullpenError, RedisUnavailable
-from bullpen.queue.declaration import OwnedElsewhere, WriteDeclaration, declare
+from bullpen.queue.declaration import OwnedElsewhere, ReadOwnership, WriteDeclaration, declare
 from bullpen_operator import cases, ownership, specs
 from bullpen_operator.cases import Case, Parts, Place, Result
 from bullpen_operator.children import Refused
@@ -59,6 +59,7 @@ class Reconciler:
         self._replicas: dict[Key, int] = {}
         self._good: dict[Key, Object] = {}
         self._unresolved: set[Key] = set()
+        """Those that ask for a connection that there is not."""
         self._connections: dict[Key, tuple[Key, int]] = {}
 
     # -- what others ask -------------------------------------------------------------------------------------------
@@ -83,6 +84,15 @@ class Reconciler:
         obj = self._parts.cache.find(key)
         if obj is None or ((obj.get("spec") or {}).get("className") or "") != self._settings.class_name:
             return await self._gone(key, exists=obj is not None)
+        try:
+            return await self._look(key, obj, thorough=thorough)
+        except BullpenError:
+            raise
+        except Exception as error:
+            self._tell_broken(key, obj, error)
+            raise
+
+    async def _look(self, key: Key, obj: Object, *, thorough: bool) -> Result:
         read = await self._read(key, obj)
         facts = Facts(generation=cases.generation(obj), problem=read.problem, notices=read.notices)
         if read.jobqueue is not None:
@@ -101,7 +111,6 @@ class Reconciler:
             if leaving:
                 return await self._endings.without_redis(obj, jobqueue, found.message)
             return self._without_connection(key, facts, found)
-        self._unresolved.discard(key)
         case = cases.case_of(key, obj, jobqueue, found, cluster_id=self._cluster_id)
         facts = replace(facts, prefix=found.prefix)
         if leaving:
@@ -113,11 +122,20 @@ class Reconciler:
         return await self._make(case, facts, thorough=thorough)
 
     async def _read(self, key: Key, obj: Object) -> specs.Reading:
-        """Read the spec. Where it cannot be used, or the API server would not take what follows from it: the last good one."""
+        """Read the spec; the last good one where it cannot be used.
+
+        It cannot, too, where it leads to no connection, or the API server would not take what follows from it.
+        """
         read = specs.read(obj)
         problem = read.problem
+        self._unresolved.discard(key)
         if read.jobqueue is not None:
-            problem = await self._rehearse(key, obj, read.jobqueue)
+            found = self._resolve(read.jobqueue)
+            if isinstance(found, resolve.Refused):
+                self._unresolved.add(key)
+                problem = Problem(found.reason, found.message)
+            else:
+                problem = await self._rehearse(key, obj, read.jobqueue)
             if problem is None:
                 return read
         good = self._good.get(key) or await self._parts.revisions.last_good(obj)
@@ -208,11 +226,32 @@ class Reconciler:
         try:
             await redis.run_steps(declare(WriteDeclaration.of(case.jobqueue, keys, case.owner), now_ms))
         except OwnedElsewhere:
-            found = await redis.run(ownership.ReadOwner(keys))
-            if not ownership.may_take(case.obj, found, case.owner, lambda *names: self._is_free(case.place, *names)):
+            found = (await redis.run(ReadOwnership(keys))).owner
+            if not ownership.may_take(case.obj, found, case.owner, await self._standing(case, found)):
                 raise
             await redis.run_steps(declare(WriteDeclaration.of(case.jobqueue, keys, case.owner, adopt=True), now_ms))
             self._parts.recorder.record(case.obj, "Normal", "QueueAdopted", f'The queue was taken from "{found}".')
+            if ownership.is_asked_to_take(case.obj, found):
+                # Else two that once took the queue from each other would do so at each look.
+                annotations: dict[str, str | None] = {ownership.ADOPT_ANNOTATION: None}
+                written = await self._parts.kube.annotate(*case.key, annotations)
+                self._parts.cache.put(kinds.JOBQUEUE, written)
+
+    async def _standing(self, case: Case, found: str) -> ownership.Standing:
+        """Say how it stands with a JobQueue of this cluster that is said to own the queue. Raises `KubeError`.
+
+        One on another connection still has it: two connections may lead to the same Redis.
+        """
+        here = ownership.owner_here(found, case.owner)
+        if here is None or (not self._settings.cluster_wide and here[0] not in self._settings.namespaces):
+            return "unknown"
+        key = Key(kinds.JOBQUEUE, *here)
+        if self._parts.cache.find(key) is None:
+            # The cache may be late, and what follows is for good.
+            listed = await self._parts.kube.list_metadata(kinds.JOBQUEUE, key.namespace)
+            return "lives" if any(each["metadata"]["name"] == key.name for each in listed) else "gone"
+        theirs = self._places.get(key)
+        return "gone" if theirs is not None and theirs.keys != case.place.keys else "lives"
 
     async def _gone(self, key: Key, *, exists: bool) -> Result:
         """Let go of a JobQueue that is no more, or that an operator of another class takes."""
@@ -243,18 +282,16 @@ class Reconciler:
             cluster_wide=settings.cluster_wide,
         )
 
-    def _is_free(self, place: Place, namespace: str, name: str) -> bool:
-        """Whether a JobQueue of this cluster, said to own the queue, is no more, or has a queue of another name now.
-
-        One on another connection proves nothing: two connections may lead to the same Redis.
-        """
-        if not self._settings.cluster_wide and namespace not in self._settings.namespaces:
-            return False
-        key = Key(kinds.JOBQUEUE, namespace, name)
-        if self._parts.cache.find(key) is None:
-            return True
-        theirs = self._places.get(key)
-        return theirs is not None and theirs.keys != place.keys
+    def _tell_broken(self, key: Key, obj: Object, error: Exception) -> None:
+        """Tell that it is the operator that fails, where a person looks first: nobody reads the log of what seems to be well."""
+        text = (
+            f"The operator cannot work on this JobQueue: {type(error).__name__}. Its log has more, as reconcile_broke. "
+            "What ran before goes on, and it is tried again."
+        )
+        reporter = self._parts.reporter
+        facts = reporter.facts(key) or Facts(generation=0)
+        problem = Problem("InternalError", text, stalled=False)
+        reporter.put(key, replace(facts, generation=cases.generation(obj), problem=problem), reporter.target(key))
 
     def _crowded(self, case: Case) -> str:
         """Say that all workers of a connection's JobQueues could open more connections than it has; else an empty text."""

@@ -98,6 +98,10 @@ class Reporter:
         """Give what the last reconcile found out."""
         return self._facts.get(key)
 
+    def target(self, key: Key) -> Target | None:
+        """Give what was last said to be scaled."""
+        return self._targets.get(key)
+
     def known(self) -> Iterable[tuple[Key, Facts]]:
         """Give what is known of each JobQueue."""
         return tuple(self._facts.items())

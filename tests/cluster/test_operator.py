@@ -6,8 +6,9 @@ import aiohttp
 import pytest
 from redis import Redis
 
-from bullpen import embedded
+from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
+from bullpen_operator.desired import deployments
 from tests.support import operators
 from tests.support.kubernetes.audit import Audit
 from tests.support.operators import VERSION, conditions, jobqueue, message, redis_connection, replica_owners, running
@@ -188,6 +189,66 @@ async def test_a_pod_template_that_the_api_server_refuses_changes_nothing(api_se
 
 
 @pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"volumes": [{"name": {"a": 1}}]}, "volumes"),
+        ({"containers": "none"}, "containers: expected list"),
+        ({"containers": [{"name": "worker", "imagePullPolicies": "Always"}]}, "imagePullPolicies: field not declared"),
+        ({"terminationGracePeriodSeconds": "soon"}, "terminationGracePeriodSeconds"),
+    ],
+)
+async def test_a_pod_template_of_another_shape_is_told_with_its_field(api_server, api, cluster, ready, spec, says):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        changed = {"image": "shop:2", "handlers": ["shop.jobs"], "podTemplate": {"spec": spec}}
+        api.apply(jobqueue(cluster, worker=changed))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ChildRefused"))
+        assert says in message(api, cluster)
+        assert image_of(worker(api, cluster)) == "shop:1"
+        api.apply(jobqueue(cluster, "new", worker=changed))
+        await eventually(lambda: conditions(api, cluster, "new").get("Ready") == ("False", "ChildRefused"))
+
+
+async def test_what_the_operator_itself_cannot_do_is_told(api_server, api, cluster, ready, monkeypatch):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        with monkeypatch.context() as broken:
+            broken.setattr(deployments, "deployment", lambda *_: 1 / 0)
+            api.apply(jobqueue(cluster, worker={"image": "shop:2", "handlers": ["shop.jobs"]}))
+            await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InternalError"))
+            assert "ZeroDivisionError" in message(api, cluster)
+            assert conditions(api, cluster)["WorkersAvailable"][0] != "False"
+        await eventually(lambda: conditions(api, cluster).get("Ready") == READY, 30)
+        assert image_of(worker(api, cluster)) == "shop:2"
+
+
+async def test_a_reference_to_no_connection_leaves_what_runs_in_force(api_server, api, cluster, server, ready):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster, scaling={"maxReplicas": 5, "jobsPerReplica": 1}))
+        await ready(cluster)
+        api.apply(jobqueue(cluster, redisRef={"name": "other"}, scaling={"maxReplicas": 5, "jobsPerReplica": 1}))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ConnectionNotFound"))
+        async with Client(server.url) as client:
+            for _ in range(3):
+                await client.queue("emails").enqueue("welcome")
+        await eventually(lambda: worker(api, cluster)["spec"]["replicas"] == 3, 15)
+        api.apply(redis_connection(cluster, server.url, name="other", default=False))
+        await ready(cluster)
+
+
+async def test_another_default_connection_is_noticed(api_server, api, cluster, server, ready):
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        api.apply(redis_connection(cluster, server.url, name="second"))
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "DefaultAmbiguous"))
+        api.delete(VERSION, "RedisConnection", cluster, "second")
+        await ready(cluster)
+
+
+@pytest.mark.parametrize(
     ("spec", "reason", "says"),
     [
         (
@@ -229,6 +290,16 @@ async def test_a_queue_that_is_owned_elsewhere_is_left_alone(api_server, api, cl
         api.patch(VERSION, "JobQueue", cluster, "emails", adopt)
         await ready(cluster)
         assert redis.hget(keys.owner, "id").decode().endswith(f"/{cluster}/emails")
+        # Done once: whoever takes it back keeps it.
+        await eventually(
+            lambda: (
+                "bullpen.dev/adopt"
+                not in api.get(VERSION, "JobQueue", cluster, "emails")["metadata"].get("annotations", {})
+            )
+        )
+        redis.hset(keys.owner, mapping={"id": "elsewhere/shop/emails", "released": "0"})
+        api.patch(VERSION, "JobQueue", cluster, "emails", {"metadata": {"annotations": {"touched": "yes"}}})
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "OwnedElsewhere"))
 
 
 async def test_a_queue_whose_jobqueue_is_no_more_may_be_taken(api_server, api, cluster, redis, ready):

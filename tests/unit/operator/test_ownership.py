@@ -18,21 +18,25 @@ def obj(**metadata):
 
 
 @pytest.mark.parametrize(
-    ("found", "annotation", "gone", "expected"),
+    ("found", "annotation", "standing", "expected"),
     [
-        ("", "", False, True),
-        ("here/shop/old", "", True, True),
-        ("here/shop/old", "", False, False),
-        ("there/shop/old", "", True, False),
-        ("there/shop/old", "there/shop/old", False, True),
-        ("there/shop/old", "there/shop/older", False, False),
-        ("nonsense", "", True, False),
-        ("here/a/b/c", "", True, False),
+        ("", "", "unknown", True),
+        ("here/shop/old", "", "gone", True),
+        ("here/shop/old", "", "lives", False),
+        ("here/shop/old", "here/shop/old", "lives", True),
+        ("here/mail/old", "here/mail/old", "lives", False),
+        ("here/mail/old", "here/mail/old", "unknown", True),
+        ("here/mail/old", "", "gone", True),
+        ("there/shop/old", "", "unknown", False),
+        ("there/shop/old", "there/shop/old", "unknown", True),
+        ("there/shop/old", "there/shop/older", "unknown", False),
+        ("nonsense", "", "unknown", False),
+        ("here/a/b/c", "", "unknown", False),
     ],
 )
-def test_a_queue_is_taken_from_the_dead_and_by_name(found, annotation, gone, expected):
+def test_a_queue_is_taken_from_the_dead_and_by_name(found, annotation, standing, expected):
     annotations = {"bullpen.dev/adopt": annotation} if annotation else {}
-    assert may_take(obj(annotations=annotations), found, OWNER, lambda *_: gone) is expected
+    assert may_take(obj(annotations=annotations), found, OWNER, standing) is expected
 
 
 @pytest.mark.parametrize(

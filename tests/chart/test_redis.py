@@ -117,6 +117,33 @@ def test_nobody_comes_in_without_a_name(server):
     assert not (server.folder / "broken").exists()
 
 
+@pytest.mark.parametrize(
+    ("username", "password", "says"),
+    [
+        ("default", PASSWORD, "not default, who is turned off"),
+        ("", PASSWORD, "must be a word"),
+        ("two words", PASSWORD, "must be a word"),
+        ("bullpen", "", "the Secret's password is empty"),
+        ("bullpen", "\n", "the Secret's password is empty"),
+    ],
+)
+def test_a_secret_of_somebodys_own_that_would_not_do_is_refused(server, username, password, says):
+    (server.folder / "secret" / "username").write_text(username)
+    server.set_password(password)
+    done = server.script("users.sh")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert not (server.folder / "data" / "users.acl").exists()
+
+
+@pytest.mark.parametrize("key", ["username", "password"])
+def test_a_secret_that_lacks_a_key_is_refused(server, key):
+    (server.folder / "secret" / key).unlink()
+    done = server.script("users.sh")
+    assert done.returncode == 1
+    assert key in done.stderr
+
+
 def test_probes_tell_a_server_that_works_from_one_that_does_not(server):
     assert server.script("ready.sh").returncode != 0
     assert server.script("live.sh").returncode != 0

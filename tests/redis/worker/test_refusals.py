@@ -1,11 +1,16 @@
 """Redis refuses for good to write what became of a job: the job fails with a message of its own, is not lost, and not run again."""
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
+import re
+from collections.abc import AsyncIterator
 
 import pytest
 
 from bullpen import Backoff, Handlers, NonRetryableError, Snooze
+from bullpen.queue.policy import BUILT_IN, Recovery
 from bullpen_worker.running import delivery
 from tests.redis.worker.conftest import Ends, Room
 from tests.support.waiting import eventually
@@ -130,3 +135,86 @@ async def test_what_is_refused_for_a_while_is_written_in_the_end(
     assert (fields["returnvalue"], fields["atm"]) == ('"done"', "1")
     assert ends.outcomes() == ["completed"]
     assert work.runs == 1
+
+
+@contextlib.asynccontextmanager
+async def full(room: Room) -> AsyncIterator[None]:
+    await room.link.call("CONFIG", "SET", "maxmemory", "1000")
+    try:
+        yield
+    finally:
+        await room.link.call("CONFIG", "SET", "maxmemory", "0")
+
+
+@contextlib.asynccontextmanager
+async def without_replicas(room: Room) -> AsyncIterator[None]:
+    await room.link.call("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        yield
+    finally:
+        await room.link.call("CONFIG", "SET", "min-replicas-to-write", "0")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no"), NonRetryableError("no"), Snooze("1h")])
+async def test_a_full_redis_takes_the_ends_of_jobs_from_a_worker_that_takes_no_more(
+    room: Room, ends: Ends, error: BaseException | None
+) -> None:
+    work = Work(error)
+    job_id = await room.add("work")
+    async with room.engine(work.handlers, hooks=ends, concurrency=1) as engine:
+        await eventually(lambda: engine.busy)
+        engine.hold()
+        async with full(room):
+            work.go.set()
+            await eventually(lambda: ends.ends, 10)
+    state = "completed" if error is None else "failed" if isinstance(error, NonRetryableError) else "delayed"
+    assert await room.state(job_id) == state
+    assert work.runs == 1
+    assert "lock_lost" not in ends.outcomes()
+    assert await room.locks() == 0
+
+
+async def test_a_full_redis_takes_back_what_a_worker_that_stops_had(room: Room, ends: Ends) -> None:
+    work = Work()
+    job_id = await room.add("work")
+    async with room.engine(work.handlers, hooks=ends, concurrency=1) as engine:
+        await eventually(lambda: engine.busy)
+        async with full(room):
+            engine.stop(0)
+            await eventually(lambda: ends.ends, 10)
+            assert await room.state(job_id) == "wait"
+    assert ends.outcomes() == ["released"]
+    assert "atm" not in await room.fields(job_id)
+
+
+async def test_a_result_waits_for_a_redis_that_takes_no_writes(
+    room: Room, ends: Ends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis discards the transaction of a worker that takes no more jobs, and says why before that."""
+    work = Work()
+    job_id = await room.add("work")
+    policy = dataclasses.replace(BUILT_IN, recovery=Recovery(lock_duration_ms=60_000))
+    async with room.engine(work.handlers, hooks=ends, concurrency=1, policy=policy) as engine:
+        await eventually(lambda: engine.busy)
+        engine.hold()
+        async with without_replicas(room):
+            before = await refusals(room, "NOREPLICAS")
+            work.go.set()
+
+            async def often() -> bool:
+                return await refusals(room, "NOREPLICAS") > before + 2 * delivery.MOST_REFUSALS
+
+            await eventually(often, 20)
+            assert not ends.ends
+        fields = await room.becomes(job_id, "completed", 20)
+    assert (fields["returnvalue"], fields["atm"]) == ('"done"', "1")
+    assert ends.outcomes() == ["completed"]
+    assert work.runs == 1
+    assert not any(WRONG in record.message for record in caplog.records)
+
+
+async def refusals(room: Room, code: str) -> int:
+    """How often Redis has answered with this error."""
+    said = str(await room.link.call("INFO", "errorstats"))
+    found = re.search(rf"errorstat_{code}:count=(\d+)", said)
+    return int(found[1]) if found else 0

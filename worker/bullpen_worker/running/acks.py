@@ -4,7 +4,8 @@ Pure: an `Ack` is the packed command (or several) with the places of the replies
 into a `Reading`. Who sends it, again if need be, is `bullpen_worker.running.slots`.
 
 An ack that does not fetch the next job may free a slot of the queue's total concurrency without telling anybody, so it
-carries a marker in the same transaction. Codes below zero are BullMQ's: -1 the job's hash is gone, -2 its lock is,
+carries a marker in the same transaction. A Redis that is full takes BullMQ's scripts, which begin by freeing memory, but no
+marker: there the ack goes without (`wake`), as nobody can fetch a job either. Codes below zero are BullMQ's: -1 the job's hash is gone, -2 its lock is,
 -3 it is not in ``active``, -4 it has children that are not done, -6 the lock is somebody else's, -9 it has failed children.
 """
 
@@ -107,10 +108,7 @@ class Ack:
         """Give the meaning of the replies. Raises the `ReplyError` among those that matter."""
         values = replies
         if self.wrapped:
-            answer = replies[-1]
-            if not isinstance(answer, list):
-                raise answer if isinstance(answer, ReplyError) else ReplyError(f"ERR EXEC answered {answer!r}")
-            values = answer
+            values = transacted(replies)
         own = values[self.at]
         if isinstance(own, ReplyError):
             raise own
@@ -136,6 +134,19 @@ class Ack:
         )
 
 
+def transacted(replies: Sequence[Reply]) -> list[Reply]:
+    """Give what EXEC, the last of these replies, answers. Raises the `ReplyError` for which nothing was executed.
+
+    That is the one of the command that Redis would not queue (full, a replica, without a disk to write to): EXEC itself only
+    says that there was one.
+    """
+    answer = replies[-1]
+    if isinstance(answer, list):
+        return answer
+    refused = next((reply for reply in replies[-2::-1] if isinstance(reply, ReplyError)), answer)
+    raise refused if isinstance(refused, ReplyError) else ReplyError(f"ERR EXEC answered {answer!r}")
+
+
 def read_fetch(reply: Reply) -> FetchedJob | Empty:
     """Give the meaning of a fetch's reply (``moveToActive``, or an ack that fetches). Raises it when it is an error."""
     if isinstance(reply, list) and len(reply) >= 4:
@@ -148,9 +159,11 @@ def read_fetch(reply: Reply) -> FetchedJob | Empty:
     return fetching.NOTHING
 
 
-def plan(ending: Ending, subject: Subject, token: bytes, now_ms: int, pack: Templates, *, fetch: bool) -> Ack:
+def plan(
+    ending: Ending, subject: Subject, token: bytes, now_ms: int, pack: Templates, *, fetch: bool, wake: bool = True
+) -> Ack:
     """Give the commands that write `ending`. Raises `ValueError` for a lost lock, of which nothing is written."""
-    writing = _Writing(subject, token, now_ms, pack, fetch)
+    writing = _Writing(subject, token, now_ms, pack, fetch, wake)
     ack: Ack
     match ending:
         case outcomes.Completed():
@@ -173,8 +186,7 @@ def plan(ending: Ending, subject: Subject, token: bytes, now_ms: int, pack: Temp
             packed, replies = templates.transaction(*commands)
             ack = Ack(packed, replies, at=1, wrapped=True)
         case outcomes.Released():
-            packed, replies = templates.transaction(pack.release(subject.id, token), pack.wake)
-            ack = Ack(packed, replies, wrapped=True)
+            ack = writing.woken(pack.release(subject.id, token))
         case outcomes.LockLost():
             msg = "nothing is written of a job whose lock is lost"
             raise ValueError(msg)
@@ -210,10 +222,14 @@ class _Writing:
     now_ms: int
     pack: Templates
     fetch: bool
+    wake: bool
 
     def finished(self, packed: bytes) -> Ack:
-        if self.fetch:
-            return Ack(packed, fetch_at=0)
+        return Ack(packed, fetch_at=0) if self.fetch else self.woken(packed)
+
+    def woken(self, packed: bytes) -> Ack:
+        if not self.wake:
+            return Ack(packed)
         packed, replies = templates.transaction(packed, self.pack.wake)
         return Ack(packed, replies, wrapped=True)
 

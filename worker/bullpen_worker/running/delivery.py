@@ -64,6 +64,7 @@ class Delivery:
         self._uncertain = False  # an earlier sending may have been applied
         self._refusals = 0
         self._set_aside = False
+        self._wakes = True
         self._pause_s = 0.05
 
     async def write(self, run_ms: float | None) -> FetchedJob | Empty:
@@ -85,7 +86,9 @@ class Delivery:
             connection = sender.line.connection or await sender.line.ready()
             fetch = not self._uncertain and floor.wants_next()
             now_ms = time.time_ns() // 1_000_000
-            ack = acks.plan(self._ending, run.subject(), sender.token, now_ms, floor.pack, fetch=fetch)
+            ack = acks.plan(
+                self._ending, run.subject(), sender.token, now_ms, floor.pack, fetch=fetch, wake=self._wakes
+            )
             ack = ack.after(*run.output.take(floor.pack))
             sender.ask()
             try:
@@ -126,6 +129,7 @@ class Delivery:
             with contextlib.suppress(ConnectionLost):
                 await self._sender.line.load(connection)
             return
+        self._wakes = error.code != "OOM"
         if not lines.passing(error):
             self._refusals += 1
             try:

@@ -16,7 +16,7 @@ from typing import Final
 
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import pack_command
-from bullpen_worker.running import mending, templates
+from bullpen_worker.running import acks, mending, templates
 from bullpen_worker.running.lines import Line
 from bullpen_worker.running.templates import Templates
 
@@ -87,11 +87,12 @@ class Orphans:
         for job_id, token in zip(ids, locks if isinstance(locks, list) else [], strict=False):
             if not isinstance(token, bytes) or token not in self._until or self._runs(job_id, token):
                 continue
-            self.found += 1
             if not await mending.mend(connection, pack, job_id):
+                self.found += 1
                 continue
             packed, replies = templates.transaction(pack.release(job_id, token), pack.wake)
-            await connection.call_many(packed, replies)
+            acks.transacted(await connection.call_many(packed, replies))
+            self.found += 1
             logger.warning(
                 "gave back job %s, which a command without an answer had fetched", job_id.decode(errors="replace")
             )

@@ -64,10 +64,14 @@ class Roll:
             {name: _order(raw) for name, raw in _pairs(orders)},
         )
 
-    def of_host(self, host: str, since_ms: int) -> Worker | None:
-        """Give the worker that runs on `host` now: the latest to start, and not before the container did."""
-        found = [worker for worker in self.workers.values() if worker.host == host and worker.started_ms >= since_ms]
-        return max(found, key=lambda worker: worker.started_ms, default=None)
+    def by_host(self) -> Mapping[str, Worker]:
+        """Give the worker that runs on each host now: the latest to start there."""
+        found: dict[str, Worker] = {}
+        for worker in self.workers.values():
+            known = found.get(worker.host)
+            if known is None or worker.started_ms > known.started_ms:
+                found[worker.host] = worker
+        return found
 
 
 def _pairs(flat: Sequence[object]) -> list[tuple[str, bytes]]:

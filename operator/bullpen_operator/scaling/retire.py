@@ -99,15 +99,16 @@ class Fleet:
         """Join the pods with their workers: an order counts for the worker it names, in the pod it was meant for."""
         known = roll or Roll(now_ms)
         members = []
+        by_host = known.by_host()
         # Lifting the order of a pod that is being deleted would have it take a job before SIGTERM reaches it.
         going = {pod.name for pod in pods if pod.going}
         leaving = {worker.name for worker in known.workers.values() if worker.host in going}
         for pod in pods:
             if pod.going:
                 continue
-            worker = None
-            if pod.started_ms is not None:
-                worker = known.of_host(pod.name, pod.started_ms - START_SLACK_MS)
+            worker = by_host.get(pod.name) if pod.started_ms is not None else None
+            if worker is not None and worker.started_ms < (pod.started_ms or 0) - START_SLACK_MS:
+                worker = None  # of the container before
             order = known.orders.get(worker.name) if worker else None
             if order is not None and (order.deadline_ms <= now_ms or order.pod not in {pod.uid, ""}):
                 order = None

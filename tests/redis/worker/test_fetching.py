@@ -246,3 +246,22 @@ async def test_two_workers_share_a_queue(room: Room, ends: Ends) -> None:
     ids = {end.job_id for end in (*ends.ends, *others.ends)}
     assert len(ids) == 1000
     assert await room.locks() == 0
+
+
+@pytest.mark.parametrize("delay", [1e300, 1.7976931348623157e308])
+async def test_a_job_that_is_delayed_for_ever_disturbs_nobody(room: Room, ends: Ends, delay: float) -> None:
+    """Node's ``delay: Number.MAX_VALUE``: its score is more than a whole number holds, or infinite."""
+    q, starts = sleepers()
+    async with room.engine(q, hooks=ends) as engine:
+        await eventually(lambda: engine.table.last_fetch_ms)
+        assert engine._fetcher
+        outlook = engine._fetcher._outlook
+        never = await room.add("nap", opts={"delay": delay})
+        await eventually(lambda: outlook.due_ms > time.time() * 1000)  # by the marker
+        engine._fetcher.look()
+        await eventually(lambda: outlook.due_ms == 0)  # by the answer to a fetch, which cannot say such a time
+        for _ in range(2):
+            await room.add("nap")
+        await room.idle(ends, 2)
+        assert await room.state(never) == "delayed"
+    assert len(starts) == 2

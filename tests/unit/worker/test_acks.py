@@ -38,6 +38,8 @@ def subject(pack: Templates, **fields: bytes) -> Subject:
         ([0, 0, 250, 0], Empty(limited_ms=250)),
         ([0, 0, 0, 1_795_000_000_500], Empty(due_ms=1_795_000_000_500)),
         ([0, 0, 0, b"1795000000500.2"], Empty(due_ms=1_795_000_000_501)),
+        ([0, 0, 0, -(2**63)], fetching.NOTHING),  # due at a time that is no whole number for Redis
+        ([0, 0, 0, b"inf"], fetching.NOTHING),
         (0, fetching.NOTHING),
         (None, fetching.NOTHING),
     ],

@@ -280,7 +280,8 @@ def _traces(stack: str, stored: StoredJob) -> list[str]:
 
 
 def _ms(value: Reply) -> int:
+    """Read a time; 0 for none, and for one that Redis' whole numbers do not hold: that of a job which is delayed for ever."""
     try:
-        return math.ceil(float(value)) if isinstance(value, int | bytes) else 0
-    except ValueError:
+        return max(math.ceil(float(value)), 0) if isinstance(value, int | bytes) else 0
+    except (ValueError, OverflowError):
         return 0

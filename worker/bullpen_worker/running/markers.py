@@ -18,6 +18,7 @@ BLOCK_S: Final = 10
 _ANSWER_S: Final = 5.0
 _SLACK_S: Final = 2  # an idle Redis ends a wait late
 _REFUSED_PAUSE_S: Final = 0.5
+_NEVER_MS: Final = 2.0**53
 
 
 class MarkerLine:
@@ -71,4 +72,5 @@ class MarkerLine:
         if not isinstance(reply, list) or len(reply) < 3:
             return None
         score = reply[2]
-        return int(float(score)) if isinstance(score, bytes) else 0
+        # A delay beyond all numbers (Node's Number.MAX_VALUE) makes the score infinite.
+        return int(max(min(float(score), _NEVER_MS), 0)) if isinstance(score, bytes) else 0

@@ -55,6 +55,7 @@ class Reconciler:
         self._leads = leads
         self._now = now
         self._endings = Endings(parts, cluster_wide=settings.cluster_wide, leads=leads, now=now)
+        self._specs = specs.Reader()
         self._places: dict[Key, Place] = {}
         self._replicas: dict[Key, int] = {}
         self._good: dict[Key, Object] = {}
@@ -126,7 +127,7 @@ class Reconciler:
 
         It cannot, too, where it leads to no connection, or the API server would not take what follows from it.
         """
-        read = specs.read(obj)
+        read = await self._specs.read(key, obj)
         problem = read.problem
         self._unresolved.discard(key)
         if read.jobqueue is not None:
@@ -142,7 +143,7 @@ class Reconciler:
         if good is None:
             return replace(read, problem=problem)
         self._good[key] = good
-        return replace(specs.read(specs.with_spec(obj, good)), problem=problem)
+        return replace(await self._specs.read(key, specs.with_spec(obj, good)), problem=problem)
 
     async def _rehearse(self, key: Key, obj: Object, jobqueue: JobQueue) -> Problem | None:
         """Ask whether the API server would take a changed Deployment, before anything is done by the new spec."""
@@ -265,6 +266,7 @@ class Reconciler:
         self._unresolved.discard(key)
         if exists:
             return Result("ok")
+        self._specs.forget(key)
         parts.revisions.forget(key)
         parts.children.forget(key)
         if place is not None and self._leads():

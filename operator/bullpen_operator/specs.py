@@ -1,18 +1,21 @@
-"""Reads a JobQueue as the API server gave it, and says what is wrong with it. Pure.
+"""Reads a JobQueue as the API server gave it, and says what is wrong with it. `read` is pure.
 
 What the schema and CEL let through may still be wrong: a cron, a time zone, a JSON Schema. And a field may be right and do
 nothing yet; then nobody is to believe that it does.
 """
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
 
 from bullpen.api import checks, explain
-from bullpen.api.v1alpha1 import JobQueue
+from bullpen.api.findings import Finding
+from bullpen.api.v1alpha1 import JobQueue, JobQueueSpec
 from bullpen_operator.conditions import Problem
-from bullpen_operator.kube.kinds import Object
+from bullpen_operator.kube.kinds import Key, Object
 
 MOST_SHOWN: Final = 5
 DEEPEST: Final = 100
@@ -32,16 +35,52 @@ class Reading:
 
 def read(obj: Object) -> Reading:
     """Read a JobQueue. Fields of a newer version are passed over."""
+    jobqueue = _parse(obj)
+    return Reading(None, jobqueue) if isinstance(jobqueue, Problem) else _judge(jobqueue, checks.check(jobqueue))
+
+
+class Reader:
+    """Reads JobQueues, and checks each spec once: a JSON Schema may take seconds, and reconciles come often.
+
+    Such a check runs in a thread, one at a time, so that nobody's queue waits for another's schema. Belongs to one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[Key, list[tuple[JobQueueSpec, tuple[Finding, ...]]]] = {}
+        self._turn = asyncio.Lock()
+
+    async def read(self, key: Key, obj: Object) -> Reading:
+        """Do as `read`."""
+        jobqueue = _parse(obj)
+        if isinstance(jobqueue, Problem):
+            return Reading(None, jobqueue)
+        known = self._found.setdefault(key, [])
+        found = next((found for spec, found in known if spec == jobqueue.spec), None)
+        if found is None and jobqueue.spec.payload_schema is not None:
+            async with self._turn:
+                found = await asyncio.to_thread(checks.check, jobqueue)
+        elif found is None:
+            found = checks.check(jobqueue)
+        # The spec of now, and the last good one.
+        self._found[key] = [(jobqueue.spec, found), *(each for each in known if each[0] != jobqueue.spec)][:2]
+        return _judge(jobqueue, found)
+
+    def forget(self, key: Key) -> None:
+        """Forget a JobQueue that is gone."""
+        self._found.pop(key, None)
+
+
+def _parse(obj: Object) -> JobQueue | Problem:
     metadata = {name: value for name, value in obj["metadata"].items() if name in _METADATA}
     if field := _too_deep(obj.get("spec")):
-        return Reading(None, _invalid([f"spec.{field}: is nested more than {DEEPEST} levels deep"]))
+        return _invalid([f"spec.{field}: is nested more than {DEEPEST} levels deep"])
     try:
-        jobqueue = JobQueue.model_validate({**obj, "metadata": metadata, "status": None}, extra="ignore")
+        return JobQueue.model_validate({**obj, "metadata": metadata, "status": None}, extra="ignore")
     except ValidationError as error:
-        return Reading(
-            None, _invalid([f"{each.field}: {each.message}" for _, each in explain.findings(JobQueue, error)])
-        )
-    found = checks.check(jobqueue)
+        return _invalid([f"{each.field}: {each.message}" for _, each in explain.findings(JobQueue, error)])
+
+
+def _judge(jobqueue: JobQueue, found: Sequence[Finding]) -> Reading:
     if errors := [f"{each.field}: {each.message}" for each in found if each.severity == "error"]:
         return Reading(None, _invalid(errors))
     return Reading(jobqueue, _not_yet(jobqueue), tuple(f"{each.field} {each.message}" for each in found))

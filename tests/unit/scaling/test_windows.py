@@ -14,6 +14,8 @@ from bullpen.scaling.windows import OpenWindows, open_at
 
 HOUR = 3_600_000
 OFFICE = Window(name="office", schedule="0 8 * * 1-5", duration_ms=10 * HOUR, time_zone="Europe/Berlin", min_replicas=2)
+NIGHT = Window(name="night", schedule="0 22 * * *", duration_ms=10 * HOUR, time_zone="Europe/Berlin", min_replicas=1)
+HALF_PAST_TWO = replace(NIGHT, name="early", schedule="30 2 * * *", duration_ms=HOUR)
 NOON = Window(name="noon", schedule="0 11 * * *", duration_ms=HOUR, min_replicas=5)
 ALWAYS = Window(name="always", schedule="*/30 * * * *", duration_ms=HOUR, min_replicas=1)
 NEVER = Window(name="never", schedule="0 0 30 2 *", duration_ms=HOUR, min_replicas=1)
@@ -35,6 +37,12 @@ def ms(text: str) -> int:
         ("on Saturday", (OFFICE,), "2027-01-09T09:00Z", (), 0, "2027-01-11T07:00Z"),
         ("the larger of two", (OFFICE, NOON), "2027-01-04T11:30Z", ("office", "noon"), 5, "2027-01-04T12:00Z"),
         ("again while open", (ALWAYS,), "2027-01-04T11:59Z", ("always",), 1, "2027-01-04T12:00Z"),
+        ("clocks go forward", (NIGHT,), "2027-03-28T06:59:59Z", ("night",), 1, "2027-03-28T07:00Z"),
+        ("and it has had its ten hours", (NIGHT,), "2027-03-28T07:00Z", (), 0, "2027-03-28T20:00Z"),
+        ("clocks go back", (NIGHT,), "2027-10-31T05:59:59Z", ("night",), 1, "2027-10-31T06:00Z"),
+        ("in the hour that is skipped", (HALF_PAST_TWO,), "2027-03-28T01:30Z", ("early",), 1, "2027-03-28T02:30Z"),
+        ("in the hour that comes twice", (HALF_PAST_TWO,), "2027-10-31T00:30Z", ("early",), 1, "2027-10-31T01:30Z"),
+        ("but once", (HALF_PAST_TWO,), "2027-10-31T01:30Z", (), 0, "2027-11-01T01:30Z"),
         ("never", (NEVER,), "2027-01-04T11:59Z", (), 0, None),
     ],
 )

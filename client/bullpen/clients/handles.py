@@ -57,7 +57,8 @@ class JobHandle(Generic[R_co]):
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[JobEvent]]:
         """Give the job's changes from now on, until it ends; of one that has ended, its last one.
 
-        Entering raises `JobGone`. Changes may be missed while Redis is away, and by a reader that is very slow.
+        Entering raises `JobGone`, and `RedisUnavailable`. A Redis that goes away later is waited for, without an end: changes
+        may be missed meanwhile, and by a reader that is very slow.
         """
         return self._events()
 
@@ -104,7 +105,8 @@ class JobHandle(Generic[R_co]):
                 elif event.change == "removed":
                     raise controlling.gone(self._keys, self.id)
                 elif event.ends:
-                    ended = await self._session.run(how_it_ended(self._keys, self.id, event))
+                    with contextlib.suppress(RedisUnavailable):  # the next look says the same
+                        ended = await self._session.run(how_it_ended(self._keys, self.id, event))
             return ended
 
     async def _look(self, place: str) -> Ended | None:
@@ -121,10 +123,11 @@ class JobHandle(Generic[R_co]):
         while last is None:
             event = await _next_event(self._session, inbox)
             if event is None:
-                found = await self._session.perform(GetJob(self._keys, self.id))
-                last = None if found is None else views.final_event(found)
-                if found is None:
-                    return
+                with contextlib.suppress(RedisUnavailable):  # it was there: it may come back
+                    found = await self._session.perform(GetJob(self._keys, self.id))
+                    if found is None:
+                        return
+                    last = views.final_event(found)
                 continue
             progress = views.progress_of(event, progress)
             yield views.event(event, progress)
@@ -164,7 +167,8 @@ class SyncJobHandle(Generic[R_co]):
             elif event.change == "removed":
                 raise controlling.gone(self._keys, self.id)
             else:
-                ended = self._session.run(how_it_ended(self._keys, self.id, event))
+                with contextlib.suppress(RedisUnavailable):  # the next look says the same
+                    ended = self._session.run(how_it_ended(self._keys, self.id, event))
         return self._read(ended.returnvalue)
 
     def info(self) -> JobInfo:
@@ -219,10 +223,11 @@ class SyncJobHandle(Generic[R_co]):
                 if event.ends:
                     return
             if not found:
-                job = self._session.perform(GetJob(self._keys, self.id))
-                if job is None:
-                    return
-                last = views.final_event(job)
+                with contextlib.suppress(RedisUnavailable):  # it was there: it may come back
+                    job = self._session.perform(GetJob(self._keys, self.id))
+                    if job is None:
+                        return
+                    last = views.final_event(job)
         yield last
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from bullpen import uuid7
 from bullpen.clients.enqueueing import Enqueuer
+from bullpen.clients.events import LOOK_EVERY_SECONDS
 from bullpen.clients.handles import SyncJobHandle
 from bullpen.clients.routing import Routes, SyncRoutingShell
 from bullpen.clients.sending import Sender
@@ -68,6 +69,9 @@ class SyncStore(Store):
 
 class SyncSession:
     """See the module."""
+
+    longest_read: float = LOOK_EVERY_SECONDS
+    """How many seconds one read of events waits at most: a connection that died without a word is noticed after it."""
 
     def __init__(self, store: SyncStore, middleware: Sequence[EnqueueMiddleware]) -> None:
         self._store = store
@@ -139,7 +143,7 @@ class SyncSession:
         """Do an operation that waits for up to `seconds`; when Redis is away, pause, and give that there was no news."""
         self._warn_on_a_loop()
         try:
-            return self.bind()[1].perform(operation, timeout=self.timeout, waiting=seconds)
+            return self.bind()[1].perform(operation, timeout=self.timeout, waiting=min(seconds, self.longest_read))
         except RedisUnavailable:
             time.sleep(min(_PAUSE_SECONDS, seconds))
             return [], after

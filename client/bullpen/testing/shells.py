@@ -5,6 +5,7 @@ its commands are never asked for. A wait (for a result, for events) moves the ha
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
@@ -190,6 +191,8 @@ class MemorySession(Session):
 
 class MemorySyncSession(SyncSession):
     """What the blocking client of a harness has. It may be used on the thread of a loop: it never blocks it."""
+
+    longest_read = math.inf  # there is no connection that could die
 
     def __init__(self, queues: Queues, middleware: Sequence[EnqueueMiddleware]) -> None:
         super().__init__(MemoryStore(queues), middleware)

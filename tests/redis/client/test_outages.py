@@ -8,7 +8,10 @@ import time
 
 import pytest
 
-from bullpen import Client, EnqueueUncertain, JobSpec, RedisUnavailable, SyncClient
+from bullpen import Client, EnqueueUncertain, JobCancelled, JobSpec, RedisUnavailable, SyncClient
+from bullpen.clients import handles
+from bullpen.clients.sync_session import SyncSession
+from support.proxy import proxy
 from support.waiting import eventually
 
 
@@ -341,3 +344,56 @@ def test_a_connection_that_ends_is_told_in_our_words(gate):
             queue.enqueue("x", {"text": MARK.decode()})
     assert "Error while reading" not in str(caught.value)
     assert "Connection closed" not in str(caught.value)
+
+
+async def test_a_blocking_wait_outlives_a_connection_that_died_without_a_word(redis_server, monkeypatch):
+    """As when a machine is gone: nothing comes any more, not even an end."""
+    monkeypatch.setattr(handles, "LOOK_EVERY_SECONDS", 0.3)
+    monkeypatch.setattr(SyncSession, "longest_read", 0.3)
+    async with proxy(redis_server.url) as between:
+        with SyncClient(between.url, timeout="1s") as client, SyncClient(redis_server.url) as direct:
+            job_id = await asyncio.to_thread(lambda: client.queue("emails").enqueue("x").id)
+            waiting = asyncio.create_task(
+                asyncio.to_thread(lambda: client.queue("emails").job(job_id).result(timeout="1m"))
+            )
+            await eventually(lambda: b"cmd=xread" in redis_server.execute(b"CLIENT", b"LIST"))
+            between.lose_replies = True
+            assert await asyncio.to_thread(lambda: direct.queue("emails").job(job_id).cancel("late"))
+            await eventually(lambda: between.accepted > 2)  # it has given that connection up
+            between.lose_replies = False
+            async with asyncio.timeout(20):
+                with pytest.raises(JobCancelled, match="late"):
+                    await waiting
+
+
+def test_blocking_events_wait_for_a_redis_that_is_away(redis_server):
+    with SyncClient(redis_server.url, timeout="1s") as client:
+        handle = client.queue("emails").enqueue("x", delay="1h")
+        with handle.events() as changes:
+            redis_server.kill()
+            back = threading.Timer(
+                0.7, lambda: (redis_server.restart(), client.queue("emails").job(handle.id).remove())
+            )
+            back.start()
+            assert [event.type for event in changes][-1:] in ([], ["removed"])
+            back.join()
+
+
+async def test_events_wait_for_a_redis_that_is_away(redis_server, monkeypatch):
+    monkeypatch.setattr(handles, "LOOK_EVERY_SECONDS", 0.1)
+    async with Client(redis_server.url, timeout="1s") as client:
+        handle = await client.queue("emails").enqueue("x", delay="1h")
+        async with handle.events() as changes:
+            redis_server.kill()
+
+            async def back():
+                for _ in range(3):  # looks that find nobody
+                    with pytest.raises(RedisUnavailable):
+                        await handle.info()
+                await asyncio.to_thread(redis_server.restart)
+                await handle.remove()
+
+            bringing = asyncio.create_task(back())
+            async with asyncio.timeout(20):
+                assert [event.type async for event in changes][-1:] in ([], ["removed"])
+            await bringing

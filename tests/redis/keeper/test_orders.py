@@ -148,7 +148,10 @@ async def test_the_lease_runs_out_while_redis_is_away(orders, client, queue, obe
     assert obeyed.errors
 
 
-@pytest.mark.parametrize("order", ["", "?", "[]", '{"deadline":"soon"}', '{"deadline":1}', '{"deadline":true}'])
+@pytest.mark.parametrize(
+    "order",
+    ["", "?", "[]", *(f'{{"deadline":{what}}}' for what in ('"soon"', "1", "true", "NaN", "Infinity", "1e999"))],
+)
 async def test_what_is_no_order_is_none(orders, client, queue, obeyed, order):
     await client.hset(queue.keys.retiring, SELF, order)
     await orders.beat()

@@ -113,6 +113,9 @@ def test_what_is_remembered_is_read_back(company, alone, deaths):
 
 def test_what_others_wrote_counts_as_nothing():
     assert Crashes.read("many", "-1", "") == Crashes()
+    assert Crashes.read("9" * 5_000, "\u0663", "") == Crashes()
+    _, holders = read_dead(4_000, [], [(DEAD.encode(), 1, 0, 0, b'{"at":' + b"9" * 5_000 + b"}")])
+    assert holders == {DEAD: Holder(DEAD, 1, 0, 0, None)}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bullpen_worker.keeping.keeper import Terms
 from bullpen_worker.keeping.leases import Run
 from bullpen_worker.supervision.children import split
+from bullpen_worker.supervision.config import per_worker
 from bullpen_worker.supervision.control import Ticket
 from bullpen_worker.supervision.waiting_room import WaitingRoom
 
@@ -92,8 +93,19 @@ def test_slots_are_shared_out_evenly_and_completely(concurrency, processes):
         ('{"recovery":{"lockDuration":"20s"}}', Terms(20_000)),
         ('{"recovery":{"lockDuration":20}}', Terms()),
         ('{"recovery":7}', Terms()),
+        ('{"recovery":{"maxCrashes":1e999}}', Terms()),
+        ('{"recovery":{"lockDuration":"0s"}}', Terms()),
+        ('{"recovery":{"checkInterval":"0ms"}}', Terms()),
         ("?", Terms()),
     ],
 )
 def test_the_policy_s_recovery_is_read(doc, terms):
     assert Terms.of_policy(doc) == terms
+
+
+@pytest.mark.parametrize(
+    ("said", "concurrency"),
+    [("20", 20), ("10000", 10_000), ("10001", 10), ("1e9", 10), ("0", 10), ("-1", 10), ("true", 10), ('"7"', 10)],
+)
+def test_a_worker_s_concurrency_is_what_a_policy_may_say(said, concurrency):
+    assert per_worker(f'{{"concurrency":{{"perWorker":{said}}}}}') == concurrency

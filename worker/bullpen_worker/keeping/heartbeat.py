@@ -157,7 +157,10 @@ def _lease(order: bytes, now_ms: int) -> int | None:
     deadline = _field(order, "deadline")
     if not isinstance(deadline, int | float) or isinstance(deadline, bool):
         return None
-    left_ms = int(deadline) - now_ms
+    try:
+        left_ms = int(deadline) - now_ms
+    except (ValueError, OverflowError):  # JSON of Python's knows NaN and Infinity
+        return None
     return left_ms if left_ms > 0 else None
 
 

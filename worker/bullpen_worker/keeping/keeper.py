@@ -85,14 +85,15 @@ class Terms:
             demote_to = None
             if levels and levels.get("unprioritized", "Demote") == "Demote":
                 demote_to = int(levels["levels"][levels["default"]])
-            return cls(
+            terms = cls(
                 durations.parse_ms(found.get("lockDuration", "10s")),
                 durations.parse_ms(found.get("checkInterval", "3s")),
                 int(found.get("maxCrashes", 3)),
                 demote_to,
             )
-        except (ValueError, RecursionError, TypeError, AttributeError, KeyError):
+        except (ValueError, OverflowError, RecursionError, TypeError, AttributeError, KeyError):
             return cls()
+        return terms if terms.lock_ms and terms.check_ms else cls()
 
 
 def extend_locks() -> Script:

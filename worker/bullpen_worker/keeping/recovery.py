@@ -26,6 +26,8 @@ SUSPECT_AFTER: Final = 2
 """Deaths in company that make a job suspect."""
 
 _DEATHS_KEPT: Final = 8
+_MOST_DIGITS: Final = 16
+_AT = re.compile(rb'"at":(\d{1,16})\b')
 _OURS = re.compile(r"@[0-9a-f]{12}(?:/\d+)?\Z")
 
 
@@ -184,7 +186,7 @@ def _lives(holder: Holder, lock_ms: int) -> bool:
 
 
 def _count(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit() else 0
 
 
 def read_dead(
@@ -198,7 +200,7 @@ def read_dead(
     holders = {}
     for raw_name, active, locked, longest, entry in workers:
         name = raw_name.decode(errors="surrogateescape")
-        heard = re.search(rb'"at":(\d+)', entry)
+        heard = _AT.search(entry)
         silent_ms = None if heard is None else now_ms - int(heard[1])
         holders[name] = Holder(name, active, locked, longest, silent_ms)
     return stalled, holders

@@ -14,6 +14,9 @@ from bullpen_worker.reports.probes import Address
 
 DEFAULT_CONCURRENCY: Final = 10
 
+MOST_CONCURRENCY: Final = 10_000
+"""What a policy may say; one with more was written by hand, and no child follows it."""
+
 
 @dataclass(frozen=True)
 class WorkerConfig:
@@ -70,7 +73,7 @@ def per_worker(doc: str) -> int:
         found = (json.loads(doc or "{}").get("concurrency") or {}).get("perWorker", DEFAULT_CONCURRENCY)
     except (ValueError, RecursionError, AttributeError):
         return DEFAULT_CONCURRENCY
-    return found if isinstance(found, int) and found > 0 else DEFAULT_CONCURRENCY
+    return found if type(found) is int and 0 < found <= MOST_CONCURRENCY else DEFAULT_CONCURRENCY
 
 
 def plain(settings: RedisSettings) -> str:

@@ -125,13 +125,21 @@ def _payload(data: str | None, file: Path | None) -> JsonObject:
             msg = f"--data-file: cannot read {file}: {error.strerror if isinstance(error, OSError) else error}"
             raise typer.BadParameter(msg) from None
     elif data == "-":
-        where, text = "the standard input", sys.stdin.read()
+        where = "the standard input"
+        try:
+            text = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            msg = f"{where} is not UTF-8: {error}"
+            raise typer.BadParameter(msg) from None
     else:
         where, text = "the payload", data if data is not None else "{}"
     try:
         payload: JsonValue = json.loads(text)
     except json.JSONDecodeError as error:
         msg = f"{where} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; quote it as '{{\"userId\": 7}}'"
+        raise typer.BadParameter(msg) from None
+    except (ValueError, RecursionError):
+        msg = f"{where} cannot be read: it is nested too deeply, or has a number of thousands of digits"
         raise typer.BadParameter(msg) from None
     if not isinstance(payload, dict):
         msg = f'{where} is no JSON object, such as {{"userId": 7}}: a job\'s payload is parameters by name'
@@ -187,10 +195,14 @@ def _duration(option: str, text: str | None) -> timedelta | None:
     if text is None:
         return None
     try:
-        return durations.parse(text)
+        duration = durations.parse(text)
     except ValueError as error:
         msg = f"{option}: {error}"
         raise typer.BadParameter(msg) from None
+    if not duration:
+        msg = f"{option}: must be longer than nothing"
+        raise typer.BadParameter(msg)
+    return duration
 
 
 def _result(handle: SyncJobHandle[JsonValue], name: str, patience: timedelta) -> JsonValue:
@@ -203,7 +215,7 @@ def _result(handle: SyncJobHandle[JsonValue], name: str, patience: timedelta) ->
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(f"{name}: waiting", total=None)
         while True:
-            left = timedelta(seconds=max(0.0, deadline - time.monotonic()))
+            left = timedelta(seconds=max(0.001, deadline - time.monotonic()))
             try:
                 return handle.result(timeout=min(left, LOOK_EVERY))
             except ResultTimeout:

@@ -161,3 +161,25 @@ def test_local_mode_shows_no_password(url: str, shown: str) -> None:
     from bullpen_cli import dev
 
     assert dev.hide_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "said"),
+    [
+        (("-",), "[" * 5_000, "nested too deeply"),
+        (("-",), '{"a": ' + "9" * 5_000 + "}", "thousands of digits"),
+        (("-",), '{"a": \udcff}', "is not UTF-8"),
+        (("{}", "--wait", "0s"), "", "--wait: must be longer than nothing"),
+    ],
+)
+def test_what_cannot_be_enqueued_is_a_wrong_call(words: tuple[str, ...], stdin: str, said: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "bullpen_cli", "enqueue", "emails", "greet", *words],
+        input=stdin.encode(errors="surrogateescape"),
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "TERM": "dumb", "COLUMNS": "200", "BULLPEN_REDIS_URL": "redis://127.0.0.1:1"},
+    )
+    told = " ".join(ended.stderr.decode().replace("\u2502", " ").split())
+    assert (ended.returncode, said in told) == (2, True), told

@@ -70,7 +70,8 @@ class Sender:
         if not self._middleware:
             yield list(specs)
             return
-        sent: list[bool] = []
+        raised: Exception | None = None
+        sent = False
         with contextlib.ExitStack() as stack:
             changed = []
             for spec in specs:
@@ -78,11 +79,15 @@ class Sender:
                 for each in self._middleware:
                     current = stack.enter_context(each(current))
                 changed.append(cast("JobSpec[T]", current))
-            yield changed
-            sent.append(True)
+            try:
+                yield changed
+                sent = True
+            except Exception as error:
+                raised = error
+                raise
         if not sent:
-            msg = "an enqueue middleware swallowed the error of an enqueue: nothing was enqueued"
-            raise EnqueueError(msg)
+            msg = f"an enqueue middleware swallowed an error, so there is no job to give: {raised}"
+            raise EnqueueError(msg) from raised
 
     def by_queue(self, specs: Sequence[JobSpec[T]], queue: str | None) -> dict[str, list[tuple[int, Request]]]:
         """Give the requests by queue, each with its place among the jobs."""

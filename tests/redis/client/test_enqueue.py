@@ -221,8 +221,9 @@ async def test_a_middleware_that_swallows_the_error_is_an_error(bullpen_redis):
     from bullpen import Client
 
     async with Client(bullpen_redis, middleware=[swallowing]) as client:
-        with pytest.raises(EnqueueError, match="swallowed"):
+        with pytest.raises(EnqueueError, match="swallowed an error, so there is no job to give: job_id: '7'") as caught:
             await client.queue("emails").enqueue("x", {}, job_id="7")
+        assert isinstance(caught.value.__cause__, OptionInvalid)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from redis import Redis
 from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.desired import deployments
+from bullpen_operator.scaling.crew import PROTOCOL
 from tests.support import operators
 from tests.support.kubernetes.audit import Audit
 from tests.support.operators import VERSION, conditions, jobqueue, message, redis_connection, replica_owners, running
@@ -274,7 +275,7 @@ async def test_each_mistake_is_told_by_its_reason_and_where_it_is(api_server, ap
     async with running(api_server.admin, cluster):
         api.apply(jobqueue(cluster, **spec))
         await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", reason), 10)
-        assert says in message(api, cluster)
+        await eventually(lambda: says in message(api, cluster), 10)
 
 
 async def test_a_queue_that_is_owned_elsewhere_is_left_alone(api_server, api, cluster, redis, ready):
@@ -435,25 +436,38 @@ def pod_of(deployment, started):
     }
 
 
-async def test_workers_of_another_protocol_are_told_of(api_server, api, cluster, redis, ready):
+@pytest.mark.parametrize(
+    ("version", "others"),
+    [
+        pytest.param(PROTOCOL - 1, {}, id="the one before"),
+        pytest.param(PROTOCOL + 1, {"state": "working", "names": {"a": {"since": 1}}, "news": [1]}, id="the next"),
+    ],
+)
+async def test_workers_of_another_protocol_are_told_of_and_scaled(
+    api_server, api, cluster, redis, server, ready, version, others
+):
     keys = QueueKeys("bull", "emails")
 
-    def worker_says(protocol):
+    def worker_says(protocol, **more):
         now_ms = redis.time()[0] * 1000
-        entry = {"v": 1, "at": now_ms, "host": "pod-1", "pid": 1, "started": now_ms, "slots": 10, "busy": 0}
-        more = {"state": "working", "names": ["a"], "versions": {"bullpen": "9"}, "protocol": protocol, "processes": 1}
-        redis.hset(keys.workers, "pod-1@0123456789ab", json.dumps(entry | more))
+        entry = {"v": protocol, "at": now_ms, "host": "pod-1", "pid": 1, "started": now_ms, "slots": 10, "busy": 0}
+        entry |= {"versions": {"bullpen": "9"}, "protocol": protocol, **more}
+        redis.hset(keys.workers, "pod-1@0123456789ab", json.dumps(entry))
 
     async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster, scaling={"mode": "Hold", "maxReplicas": 5}))
+        api.apply(jobqueue(cluster, scaling={"minReplicas": 1, "maxReplicas": 5, "jobsPerReplica": 1}))
         await ready(cluster)
         pod, state = pod_of(worker(api, cluster), "2026-01-01T00:00:00Z")
         api.create(pod)
-        worker_says(99)
+        worker_says(version, **others)
         api.patch("v1", "Pod", cluster, "pod-1", state, subresource="status")
         await eventually(lambda: conditions(api, cluster).get("WorkersOutdated") == ("True", "ProtocolDiffers"), 30)
         assert conditions(api, cluster)["Ready"] == READY
-        worker_says(1)
+        async with Client(server.url) as client:
+            for _ in range(3):
+                await client.queue("emails").enqueue("welcome")
+        await eventually(lambda: worker(api, cluster)["spec"]["replicas"] == 3, 15)
+        worker_says(PROTOCOL, state="working")
         await eventually(lambda: conditions(api, cluster).get("WorkersOutdated") == ("False", "UpToDate"), 60)
 
 

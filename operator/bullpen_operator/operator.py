@@ -85,7 +85,7 @@ class Operator:
             clock=self._clock,
             random=random.random,
         )
-        self.queue: WorkQueue[Key] = WorkQueue(clock=self._clock, random=random.random)
+        self.queue: WorkQueue[Key] = WorkQueue(clock=self._clock, random=random.random, lane=lambda key: key.namespace)
         self.prepared = False
         """Whether what was there before is known: only then anything is reconciled."""
         self._prepare = asyncio.Event()
@@ -150,7 +150,13 @@ class Operator:
             kube, settings.identity, clock=time.monotonic, name=lambda: f"{time.time_ns():x}{secrets.token_hex(2)}"
         )
         scaler: Scaler[RedisRef] = Scaler(
-            kube, cache, redises, leading=self.leads, changed=self._scaling_changed, meter=self.metrics
+            kube,
+            cache,
+            redises,
+            leading=self.leads,
+            changed=self._scaling_changed,
+            lost=self.queue.add,
+            meter=self.metrics,
         )
         reporter = Reporter(
             kube,

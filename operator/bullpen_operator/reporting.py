@@ -83,7 +83,7 @@ class Reporter:
         self._targets: dict[Key, Target] = {}
         self._trouble_since: dict[Key, float] = {}
         self._first_look: dict[Key, float] = {}
-        self._queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random)
+        self._queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random, lane=lambda key: key.namespace)
 
     def put(self, key: Key, facts: Facts, target: Target | None) -> None:
         """Take what a reconcile found out."""

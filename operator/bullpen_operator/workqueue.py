@@ -1,13 +1,16 @@
 """Keys that wait for work: each at most once, none twice at the same time, later after each failure.
 
 Belongs to one event loop. `run` is the one owner: it starts so many workers and ends, when it is cancelled, once they
-have. First in, first out; a key that comes while it is worked on waits behind all others, so none keeps the rest waiting.
+have. A key that comes while it is worked on waits behind all others, so none keeps the rest waiting. Keys are in lanes, such
+as their namespaces: first in, first out within a lane, and the lanes take turns; no lane has all the workers, so that keys
+whose work is slow, however many, keep those of other lanes from nothing.
 """
 
 import asyncio
 import heapq
 import itertools
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
@@ -24,12 +27,23 @@ def backoff(failures: int, random: Callable[[], float]) -> float:
 
 
 class WorkQueue(Generic[K]):
-    """A deduplicating queue with delays. `clock` is the event loop's."""
+    """A deduplicating queue with delays. `clock` is the event loop's; `lane` says in which lane a key is; absent: all in one."""
 
-    def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        lane: Callable[[K], Hashable] | None = None,
+    ) -> None:
         self._clock = clock
         self._random = random
-        self._ready: OrderedDict[K, None] = OrderedDict()
+        self._lane: Callable[[K], Hashable] = lane or (lambda _: None)
+        self._has_lanes = lane is not None
+        self._lanes: OrderedDict[Hashable, OrderedDict[K, None]] = OrderedDict()
+        self._at_work: Counter[Hashable] = Counter()
+        self._most_of_lane: float = math.inf
+        self._waiting = 0
         self._working: set[K] = set()
         self._again: OrderedDict[K, None] = OrderedDict()
         self._delayed: list[tuple[float, int, K]] = []
@@ -39,12 +53,12 @@ class WorkQueue(Generic[K]):
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._again)
+        return self._waiting + len(self._again)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is worked on and nothing waits, delayed keys left out."""
-        return not (self._ready or self._working or self._again)
+        return not (self._waiting or self._working or self._again)
 
     def add(self, key: K, *, delay: float = 0.0) -> None:
         """Have the key worked on, now or after so many seconds; the sooner of several delays counts."""
@@ -57,8 +71,9 @@ class WorkQueue(Generic[K]):
             return
         if key in self._working:
             self._again[key] = None
-        elif key not in self._ready:
-            self._ready[key] = None
+        elif key not in (keys := self._lanes.setdefault(self._lane(key), OrderedDict())):
+            keys[key] = None
+            self._waiting += 1
             self._changed.set()
 
     def failed(self, key: K) -> float:
@@ -76,17 +91,24 @@ class WorkQueue(Generic[K]):
         """Forget the key: its failures, and that it was to be worked on."""
         self._failures.pop(key, None)
         self._due.pop(key, None)
-        self._ready.pop(key, None)
         self._again.pop(key, None)
+        lane = self._lane(key)
+        keys = self._lanes.get(lane)
+        if keys is not None and key in keys:
+            self._remove(lane, keys, key)
 
     async def take(self) -> K:
         """Give the next key, and wait for one where there is none. Call `done` when it was worked on."""
         while True:
             self._promote()
-            if self._ready:
-                key, _ = self._ready.popitem(last=False)
-                self._working.add(key)
-                return key
+            for lane, keys in self._lanes.items():
+                if self._at_work[lane] < self._most_of_lane:
+                    key = next(iter(keys))
+                    self._lanes.move_to_end(lane)
+                    self._remove(lane, keys, key)
+                    self._working.add(key)
+                    self._at_work[lane] += 1
+                    return key
             self._changed.clear()
             try:
                 async with asyncio.timeout_at(self._next_due()):
@@ -96,13 +118,22 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K) -> None:
         """Say that a key is worked on no more; where it was added meanwhile it waits again."""
-        self._working.discard(key)
+        if key in self._working:
+            self._working.discard(key)
+            lane = self._lane(key)
+            if self._at_work[lane] >= self._most_of_lane:
+                self._changed.set()  # it may have another again
+            self._at_work[lane] -= 1
+            if not self._at_work[lane]:
+                del self._at_work[lane]
         if key in self._again:
             del self._again[key]
             self.add(key)
 
     async def run(self, work: Callable[[K], Awaitable[None]], workers: int) -> None:
         """Work, `workers` keys at a time, until cancelled. What `work` raises ends it all: it has to take care itself."""
+        if self._has_lanes:
+            self._most_of_lane = max(1, workers - 1 - workers // 8)
         async with asyncio.TaskGroup() as tasks:
             for number in range(workers):
                 tasks.create_task(self._worker(work), name=f"worker {number}")
@@ -114,6 +145,12 @@ class WorkQueue(Generic[K]):
                 await work(key)
             finally:
                 self.done(key)
+
+    def _remove(self, lane: Hashable, keys: "OrderedDict[K, None]", key: K) -> None:
+        del keys[key]
+        self._waiting -= 1
+        if not keys:
+            del self._lanes[lane]
 
     def _promote(self) -> None:
         now = self._clock()

@@ -87,7 +87,9 @@ class Connections:
         self._up = up
         self._attend = attend
         self._random = random
-        self._queue: WorkQueue[Key] = WorkQueue(clock=asyncio.get_running_loop().time, random=random)
+        self._queue: WorkQueue[Key] = WorkQueue(
+            clock=asyncio.get_running_loop().time, random=random, lane=lambda key: key.namespace
+        )
         self._refs: dict[Key, RedisRef] = {}
         self._used: Mapping[Key, int] = {}
         self._wanted: Mapping[Key, int] = {}

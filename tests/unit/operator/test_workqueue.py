@@ -67,6 +67,61 @@ async def test_no_key_is_given_twice_at_once(queue):
     assert most == 4
 
 
+@pytest.fixture
+async def lanes():
+    """Keys are pairs of a lane and a number."""
+    loop = asyncio.get_running_loop()
+    return WorkQueue(clock=loop.time, random=lambda: 1.0, lane=lambda key: key[0])
+
+
+async def test_lanes_take_turns_and_within_one_it_is_first_in_first_out(lanes):
+    for key in ("a1", "a2", "a3", "b1", "c1", "b2", "a1"):
+        lanes.add(key)
+    assert len(lanes) == 6
+    assert await drain(lanes) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert lanes.idle
+
+
+async def test_what_is_forgotten_waits_no_more(lanes):
+    for key in ("a1", "a2", "b1"):
+        lanes.add(key)
+    lanes.forget("a1")
+    lanes.forget("b1")
+    lanes.forget("c1")
+    assert len(lanes) == 1
+    assert await drain(lanes) == ["a2"]
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 1), (4, 3), (8, 6)])
+async def test_no_lane_has_all_the_workers(lanes, workers, most):
+    done, gate = [], asyncio.Event()
+
+    async def work(key):
+        if key[0] == "a":  # a hundred that are slow
+            await gate.wait()
+        done.append(key)
+
+    for number in range(100):
+        lanes.add(f"a{number}")
+    running = asyncio.create_task(lanes.run(work, workers))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(lanes._working) == most
+    if workers > 1:
+        lanes.add("b0")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert done == ["b0"]
+    gate.set()
+    for _ in range(400):
+        await asyncio.sleep(0)
+    assert len([key for key in done if key[0] == "a"]) == 100
+    assert lanes.idle
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_a_delayed_key_comes_when_it_is_due_and_the_sooner_delay_counts(queue):
     queue.add("late", delay=60)
     queue.add("soon", delay=0.02)

@@ -52,6 +52,19 @@ def test_values_on_the_page_are_values(chart):
     assert chart.objects(values).of("PrometheusRule")
 
 
+@pytest.mark.parametrize("kind", ["Application", "HelmRelease"])
+def test_values_for_argo_cd_and_flux_are_values(chart, kind):
+    (found,) = [
+        obj
+        for block in pages.blocks(HOW_TO / "gitops.md")
+        if block.language == "yaml"
+        for obj in yaml.safe_load_all(block.text)
+        if obj.get("kind") == kind
+    ]
+    values = found["spec"]["source"]["helm"]["valuesObject"] if kind == "Application" else found["spec"]["values"]
+    assert chart.objects(values).one("StatefulSet", "bullpen-redis")
+
+
 @pytest.mark.parametrize(
     "command",
     [

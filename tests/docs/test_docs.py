@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from bullpen.api import v1alpha1
 from tests.docs import pages
 
 PAGES = pages.pages()
@@ -50,6 +52,11 @@ def test_a_page_works_as_it_says(page, tmp_path, bullpen_redis):
                 ast.parse(block.text)
             except SyntaxError as error:
                 pytest.fail(f"{place}: {error}")
+        elif block.language == "yaml":
+            try:
+                assert all(yaml.safe_load_all(block.text))
+            except yaml.YAMLError as error:
+                pytest.fail(f"{place}: {error}")
 
 
 def play(step, *, place, folder, environment):
@@ -68,6 +75,24 @@ def play(step, *, place, folder, environment):
     assert done.returncode == step.exit_code, f"{shown}\nexit code {done.returncode}, not {step.exit_code}"
     if step.expected.strip():
         assert pages.matches(step.expected, done.stdout), f"{shown}\nis not what the page says:\n{step.expected}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_objects_on_a_page_are_what_bullpen_takes(page):
+    """Whole ones, and the spec of a JobQueue alone."""
+    for block in pages.blocks(page):
+        for obj in yaml.safe_load_all(block.text) if block.language == "yaml" else ():
+            if obj.keys() == {"spec"} and "containers" not in obj["spec"]:
+                whole = {
+                    "apiVersion": "bullpen.dev/v1alpha1",
+                    "kind": "JobQueue",
+                    "metadata": {"name": "emails"},
+                    **obj,
+                }
+            else:
+                whole = obj
+            if str(whole.get("apiVersion")).startswith("bullpen.dev/"):
+                assert getattr(v1alpha1, whole["kind"]).model_validate(whole), f"{name(page)}:{block.line}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -184,6 +184,29 @@ async def test_rate_limited_holds_the_whole_queue(room: Room, ends: Ends) -> Non
     assert ends.outcomes()[0] == "released"
 
 
+async def test_a_short_limit_does_not_end_a_longer_one(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+    go = asyncio.Event()
+
+    @q.handler("busy")
+    async def busy(delay: str) -> None:
+        if delay == "1s":
+            await go.wait()
+        raise RateLimited(delay)
+
+    await room.add("busy", {"delay": "1s"})
+    async with room.engine(q, hooks=ends) as engine:
+        await eventually(lambda: engine.busy)
+        await room.add("busy", {"delay": "1m"})
+        await room.idle(ends, 1)
+        go.set()
+        await room.idle(ends, 2)
+        left = await room.link.call("PTTL", room.keys.limiter)
+    assert isinstance(left, int)
+    assert left > 50_000
+    assert (await room.counts()) == {"wait": 2}
+
+
 async def test_an_attempt_past_its_timeout_is_cancelled_and_spent(room: Room, ends: Ends) -> None:
     q = Handlers("q")
 

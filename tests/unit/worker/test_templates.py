@@ -173,7 +173,8 @@ def test_a_transaction_wraps_and_counts_the_replies(pack: Templates) -> None:
     assert packed == pack_command("MULTI") + pack.wake + pack.rate_limit(500) + pack_command("EXEC")
     assert replies == 4
     assert parse(pack.wake) == [b"ZADD", B + b"marker", b"0", b"0"]
-    assert parse(pack.rate_limit(500)) == [b"SET", B + b"limiter", b"9007199254740991", b"PX", b"500"]
+    sha = lua.ours("limit-starts-1").sha.encode()
+    assert parse(pack.rate_limit(500)) == [b"EVALSHA", sha, b"1", B + b"limiter", b"9007199254740991", b"500"]
 
 
 @given(st.text("abc:%{}-", min_size=1, max_size=20), st.text("abc%{}-", min_size=1, max_size=20))

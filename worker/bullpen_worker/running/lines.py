@@ -42,7 +42,11 @@ class Line:
     def __init__(self, link: Link) -> None:
         self.link: Final = link
         self._prepared: Connection | None = None
-        self._scripts: Sequence[Script] = [*(lua.bullmq(name) for name in SCRIPTS), lua.complete_many()]
+        self._scripts: Sequence[Script] = [
+            *(lua.bullmq(name) for name in SCRIPTS),
+            lua.complete_many(),
+            lua.ours("limit-starts-1"),
+        ]
 
     @property
     def connection(self) -> Connection | None:

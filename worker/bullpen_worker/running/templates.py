@@ -150,6 +150,10 @@ class Templates:
             _command("updateProgress-3", (None, key["events"], key["meta"]), 2) + b"$%d\r\n%b\r\n$%d\r\n%b\r\n"
         )
         self._log = _command("addLog-2", (None, None), 3) + b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+        self._rate_limit = (
+            b"*6\r\n" + _evalsha(lua.ours("limit-starts-1"), [self.limiter_key])
+            + _escape(_bulk(b"%d" % _RATE_LIMIT_VALUE)) + b"$%d\r\n%d\r\n"
+        )  # fmt: skip
         self.wake: Final = pack(b"ZADD", self.marker_key, b"0", b"0")
 
     # -- options -------------------------------------------------------------
@@ -252,8 +256,8 @@ class Templates:
         return self._release % (len(job_id), job_id, token, len(key), key)
 
     def rate_limit(self, delay_ms: int) -> bytes:
-        """Let nothing of the queue start for so long (as BullMQ's ``Queue.rateLimit``)."""
-        return pack(b"SET", self.limiter_key, b"%d" % _RATE_LIMIT_VALUE, b"PX", b"%d" % delay_ms)
+        """Let nothing of the queue start for so long (as BullMQ's ``Queue.rateLimit``), or for longer where that holds already."""
+        return self._rate_limit % (len(str(delay_ms)), delay_ms)
 
     def announce_limit(self, delay_ms: int) -> tuple[bytes, int]:
         """Do so, and have all workers of the queue hear of it: packed, and how many replies it brings."""

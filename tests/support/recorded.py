@@ -240,6 +240,7 @@ class Stage:
         self.meter = CountingMeter()
         self.leads = True
         self.changes: list[Key] = []
+        self.lost: list[Key] = []
         self.scaler: Scaler[str] = self.new_scaler()
         self._task: asyncio.Task[None] | None = None
 
@@ -251,6 +252,7 @@ class Stage:
             self.pool,
             leading=lambda: self.leads,
             changed=self.changes.append,
+            lost=self.lost.append,
             meter=self.meter,
         )
 

@@ -36,6 +36,8 @@ class Sight(NamedTuple):
     remembered: bytes
     crew_bytes: int = 0
     """What workers and orders take; -1 where there was no room for them."""
+    owned: bool = True
+    """Whether it stands there whose the queue is: else its settings are gone."""
 
 
 @functools.cache
@@ -73,10 +75,10 @@ class Look(QueueOperation[Sight]):
     def read(self, replies: Sequence[Reply]) -> Sight:
         """Give what the script found. Raises `UnreadableQueue`."""
         reply = replies[0]
-        if not isinstance(reply, list) or len(reply) != 6:
-            msg = f"the queue cannot be read: a reply of six parts was expected, not {type(reply).__name__}"
+        if not isinstance(reply, list) or len(reply) != 7:
+            msg = f"the queue cannot be read: a reply of seven parts was expected, not {type(reply).__name__}"
             raise UnreadableQueue(msg)
-        last, counts, workers, orders, remembered, taken = reply
+        last, counts, workers, orders, remembered, taken, owned = reply
         reading = Reading.parse(counts)
         return Sight(
             last if isinstance(last, bytes) else NOTHING_YET,
@@ -84,6 +86,7 @@ class Look(QueueOperation[Sight]):
             Roll.parse(reading.at_ms, workers, orders) if self.crew else None,
             remembered if isinstance(remembered, bytes) else b"",
             taken if isinstance(taken, int) else -1,
+            owned != 0,
         )
 
 

@@ -40,6 +40,7 @@ LEAD_SECONDS: Final = 0.2
 REMEMBER_EVERY_MS: Final = 10_000
 CONFLICT_RETRY_MS: Final = 500
 BROKEN_RETRY_MS: Final = 10_000
+LOST_EVERY_MS: Final = 10_000
 POD_NEWS_MS: Final = 100
 """A change of a pod has its queue read within so long; many at once, once."""
 
@@ -83,6 +84,8 @@ class _Care(Generic[Ref]):
     woken_ms: float | None = None
     remembered: object = None
     remembered_ms: int = 0
+    lost_ms: float = float("-inf")
+    """When it was last told that the queue's settings are gone."""
 
 
 @dataclass(eq=False)
@@ -93,7 +96,11 @@ class _Watch:
 
 
 class Scaler(Generic[Ref]):
-    """See the module. `changed` is told of each JobQueue whose state has something new for status."""
+    """See the module.
+
+    `changed` is told of each JobQueue whose state has something new for status, `lost` of each whose settings are gone from Redis,
+    again and again while they are: somebody has to declare it anew.
+    """
 
     def __init__(
         self,
@@ -103,6 +110,7 @@ class Scaler(Generic[Ref]):
         *,
         leading: Callable[[], bool],
         changed: Callable[[Key], None],
+        lost: Callable[[Key], None],
         meter: ScalingMeter,
         clock_ms: Callable[[], float] = lambda: time.monotonic() * 1_000,
     ) -> None:
@@ -111,6 +119,7 @@ class Scaler(Generic[Ref]):
         self._servers = servers
         self._leading = leading
         self._changed = changed
+        self._lost = lost
         self._meter = meter
         self._clock_ms = clock_ms
         self._carrier = Carrier(kube, cache, leading)
@@ -265,6 +274,9 @@ class Scaler(Generic[Ref]):
                 logger.exception("%s cannot be read", key)
                 self._broke(care, error)
                 return
+            if not sight.owned and self._clock_ms() - care.lost_ms >= LOST_EVERY_MS:
+                care.lost_ms = self._clock_ms()
+                self._lost(key)
             if waited_ms is not None and care.woken_ms is None:
                 care.woken_ms = self._clock_ms() - waited_ms
             self._consider(care)

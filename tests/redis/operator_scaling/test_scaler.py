@@ -295,3 +295,14 @@ async def test_who_names_anothers_target_takes_no_news_of_it_away(stage, plain):
     stage.scaler.drop(key_of("other"))
     stage.kube.put(kinds.DEPLOYMENT, deployment("mail", replicas=1))
     await eventually(lambda: stage.kube.replicas("mail") == 2, timeout=10)
+
+
+async def test_a_queue_whose_settings_are_gone_is_told_of_now_and_then(stage, plain):
+    await plain.hset(KEYS.owner, "id", "cluster/shop/mail")
+    stage.add("mail")
+    await watched(stage)
+    await rounds(stage)
+    assert stage.lost == []
+    await plain.flushall()
+    await rounds(stage, 5)
+    assert stage.lost == [key_of("mail")]

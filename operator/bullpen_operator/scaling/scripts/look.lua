@@ -7,7 +7,8 @@
     ARGV[3]  read workers and orders, at most so many of each; 0: neither
     ARGV[4]  "1": read what was remembered
     ARGV[5]  how many bytes workers and orders may take together
-  Returns {id of the last event, the counts, workers or false, orders or false, what was remembered or "", bytes}.
+  Returns {id of the last event, the counts, workers or false, orders or false, what was remembered or "", bytes, 1 where
+  the queue has an owner, else 0}.
   Workers and orders are flat lists of names and entries; false where they were not asked for, or are too many. `bytes` is how
   many they take; -1 where that would be too many: then neither is there.
 ]]
@@ -42,4 +43,5 @@ local remembered = ""
 if ARGV[4] == "1" then
   remembered = redis.call("GETRANGE", base .. "bullpen:scaling", 0, 65535)
 end
-return { last and last[1] or "0-0", counts, workers, orders, remembered, taken }
+local owned = redis.call("EXISTS", base .. "bullpen:owner")
+return { last and last[1] or "0-0", counts, workers, orders, remembered, taken, owned }

@@ -53,7 +53,9 @@ class Liar:
         """A reading of the scaler's, with numbers that are none of this world's."""
         counts = several(*(number(self._number()) for _ in FIELDS))
         crew = several(text(b"w"), text(b'{"host":"w","busy":1e308,"slots":-1,"at":1e400}'), self._scalar())
-        return several(text(b"0-0"), counts, crew, crew, text(b'{"v":1,"history":{"v":1}}'), number(self._number()))
+        return several(
+            text(b"0-0"), counts, crew, crew, text(b'{"v":1,"history":{"v":1}}'), number(self._number()), number(1)
+        )
 
     def _declared(self) -> bytes:
         return several(

@@ -37,7 +37,8 @@ class Asked:
 
 async def pictures(client: Client, folder: Path | None) -> Sequence[JobHandle[object]]:
     """Ask for a sketch of each photograph."""
-    jobs = [draw.job(Photograph(path=str(path))) for path in photographs.find(folder)]
+    named = photographs.names(photographs.find(folder))
+    jobs = [draw.job(Photograph(path=str(path), name=name)) for path, name in named.items()]
     return await client.enqueue_many(jobs)
 
 

@@ -7,10 +7,11 @@ from bullpen import JobType, Payload
 
 
 class Photograph(Payload):
-    """A photograph to draw, by its path."""
+    """A photograph to draw, by its path. `name` is what its sketch is called; without one, as the photograph."""
 
     path: str
     width: int = 960
+    name: str = ""
 
 
 class Sketch(Payload):

@@ -36,10 +36,11 @@ def draw_sketch(ctx: SyncContext[None], photograph: Photograph) -> Sketch:
     height = round(picture.height * photograph.width / picture.width)
     sketch = pencil(picture.resize((photograph.width, height), Image.Resampling.LANCZOS))
     ctx.progress(80)
-    target = Settings.from_environment().out / "sketches" / f"{source.stem}.png"
+    name = Path(photograph.name).name or source.stem  # a payload is data: it leads out of no folder
+    target = Settings.from_environment().out / "sketches" / f"{name}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a killed attempt leaves no half picture.
-    unfinished = target.with_suffix(f".{ctx.job.id}.part")
+    unfinished = target.with_name(f"{name}.{ctx.job.id}.part")
     sketch.save(unfinished, format="PNG", optimize=True)
     unfinished.replace(target)
     ctx.log("drawn", source=source.name, target=target.name)

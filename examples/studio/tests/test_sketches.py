@@ -25,6 +25,22 @@ def test_a_photograph_becomes_a_sketch(out: Path, queues: Path) -> None:
     assert [path.name for path in (out / "sketches").iterdir()] == ["chelsea.png"]
 
 
+def test_photographs_of_one_name_in_several_folders_are_several_sketches(out: Path, queues: Path) -> None:
+    shots = [out / "monday" / "1.png", out / "tuesday" / "1.jpg", out / "tuesday" / "1-2.png"]
+    for shot in shots:
+        shot.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30), "grey").save(shot)
+    (out / "tuesday" / "a folder.png").mkdir()
+    named = photographs.names(photographs.find(out))
+    assert sorted(named) == sorted(shots)
+    with SyncHarness(sketches, queues=queues) as harness:
+        drawn = [harness.run(draw.job(Photograph(path=str(path), width=20, name=name))) for path, name in named.items()]
+        outside = harness.run(draw.job(Photograph(path=str(shots[0]), width=20, name="../../x")))
+    assert len({sketch.path for sketch in drawn}) == 3
+    assert outside.path == str(out / "sketches" / "x.png")
+    assert len(list((out / "sketches").iterdir())) == 4
+
+
 def test_what_is_no_photograph_fails_at_once(out: Path, queues: Path) -> None:
     text = out / "notes.txt"
     text.write_text("no picture")

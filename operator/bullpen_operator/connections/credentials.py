@@ -86,12 +86,12 @@ class SecretEndpoints:
         """The address, without credentials."""
         return self._ref.endpoint.partition("://")[2]
 
-    async def current(self) -> RedisSettings:
-        """Give the settings, read anew where they are old or did not do. Raises `ConfigurationError`."""
+    async def current(self, *, anew: bool = False) -> RedisSettings:
+        """Give the settings, read anew where they are old, or did not do, or `anew` says so. Raises `ConfigurationError`."""
         async with self._reading:
             age = self._monotonic() - self._read_at
             known = self._settings
-            if known is not None and age < (REFUSED_PAUSE_SECONDS if self._refused() else READ_AGAIN_SECONDS):
+            if known is not None and age < (REFUSED_PAUSE_SECONDS if anew or self._refused() else READ_AGAIN_SECONDS):
                 return known
             try:
                 fresh = await read(self._ref, self._kube, timeout=self._timeout)

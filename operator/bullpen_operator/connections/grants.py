@@ -93,14 +93,11 @@ class Grants:
         metadata = obj["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         tokens = (found.rotate, (metadata.get("annotations") or {}).get(resolve.ROTATE_ANNOTATION, ""))
-        request = _Request(
-            metadata["uid"],
-            found,
-            "/".join(tokens) if any(tokens) else "",
-            self._queues(jobqueue, found),
-            await redis.endpoints.current(),
-        )
+        rotate = "/".join(tokens) if any(tokens) else ""
         given = self._given.get((namespace, name))
+        # Whoever asks for other passwords has changed the connection's own, perhaps.
+        settings = await redis.endpoints.current(anew=given is not None and given.request.rotate != rotate)
+        request = _Request(metadata["uid"], found, rotate, self._queues(jobqueue, found), settings)
         now = self._now()
         if given is not None and given.request == request and now < given.until:
             return binding.secret_name(name)

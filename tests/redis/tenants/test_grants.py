@@ -364,6 +364,23 @@ async def test_shared_hands_the_connections_own_account_to_the_tenant(own: embed
     assert (files["password"], "username" in files) == ("everybodys", False)
 
 
+async def test_another_shared_password_is_handed_on_when_it_is_asked_for(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bullpen_operator.connections.credentials.REFUSED_PAUSE_SECONDS", 0.0)
+    own.execute(b"CONFIG", b"SET", b"requirepass", b"first")
+    room.secrets.put("infra", "redis", password="first")
+    source = DataRef("Secret", "redis", "password", "spec.auth.password.secretKeyRef")
+    shared = replace(room.found, users="Shared", ref=replace(room.found.ref, password_from=source))
+    assert (await room.ensure(found=shared))["password"] == "first"
+    room.secrets.put("infra", "redis", password="second")
+    assert (await room.ensure(found=shared))["password"] == "first"  # a Secret is not read each time
+    assert (await room.ensure(found=shared, **{"bullpen.dev/rotate": "1"}))["password"] == "second"
+    reads = room.secrets.reads
+    assert (await room.ensure(found=shared, **{"bullpen.dev/rotate": "1"}))["password"] == "second"
+    assert room.secrets.reads == reads
+
+
 async def test_a_secret_of_somebody_elses_is_not_overwritten(room: Room) -> None:
     room.secrets.put("shop", "emails-binding", password="theirs")
     with pytest.raises(BindingNameTaken, match='Secret "emails-binding" in namespace "shop" is not of Bullpen'):

@@ -140,7 +140,9 @@ async def test_retry(client, raw, finish):
     assert (info.state, info.attempt, info.error) == ("waiting", 0, None)
     assert not raw.hmget(KEYS.job(handle.id), "bullpen:error", "bullpen:crashes", "finishedOn")[0]
     finish(handle.id, "failed", "declined", fields=["bullpen:crashes", "2"])
+    raw.hset(KEYS.cancelled, handle.id, "{}")  # an order that came as the job ended
     await handle.retry(reset_attempts=False)
+    assert not raw.hexists(KEYS.cancelled, handle.id)
     assert (await handle.info()).attempt == 1
     assert raw.hget(KEYS.job(handle.id), "bullpen:crashes") == "2"
 

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from bullpen.queue.operations.jobs import CancelJob
 from bullpen.redis.link import Link
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.keeping import heartbeat
@@ -171,6 +172,8 @@ async def test_the_policy_is_told_when_it_changes(orders, client, queue, obeyed)
 async def test_a_running_job_is_cancelled_and_the_order_removed_when_obeyed(orders, client, queue, obeyed, table):
     table.occupy(0, job_id=b"7", token=b"t", started_ms=now_ms())
     table.occupy(1, job_id=b"8", token=b"t", started_ms=now_ms())
+    await queue.start("7", SELF)
+    await queue.start("9", "another")
     await client.hset(queue.keys.cancelled, mapping={"7": '{"v":1,"reason":"no need","at":1}', "9": "{}"})
     await orders.beat()
     await orders.beat()
@@ -181,9 +184,41 @@ async def test_a_running_job_is_cancelled_and_the_order_removed_when_obeyed(orde
     assert await client.hkeys(queue.keys.cancelled) == [b"9"]
 
 
+async def cancel(queue, job_id):
+    [call] = CancelJob(queue.keys, job_id, "no need", 1, {"count": -1}).commands()
+    assert await queue.line.eval(call.script, call.keys, call.args) == b"told"
+
+
+async def test_an_order_that_came_too_late_is_not_for_the_next_job_of_that_id(orders, client, queue, obeyed, table):
+    """The job ended before its worker heard of the order, was removed, and is added anew."""
+    await queue.start("daily", SELF, timestamp=1_795_000_000_000)
+    await cancel(queue, "daily")
+    await client.delete(queue.keys.job("daily"), queue.keys.active)
+    await queue.start("daily", SELF, timestamp=1_795_086_400_000)
+    table.occupy(0, job_id=b"daily", token=b"t", started_ms=now_ms())
+    orders._beats = 1  # the first sweeps
+    await orders.beat()
+    assert obeyed.cancelled == []
+    assert not await client.exists(queue.keys.cancelled)
+    await cancel(queue, "daily")
+    await orders.beat()
+    assert obeyed.cancelled == [(b"daily", "no need")]
+
+
+async def test_orders_for_what_has_ended_are_swept_away(orders, client, queue, obeyed):
+    for job_id in ("runs", "ended", "gone"):
+        await queue.start(job_id, SELF)
+        await cancel(queue, job_id)
+    await client.hset(queue.keys.job("ended"), "finishedOn", 1)
+    await client.delete(queue.keys.job("gone"))
+    await orders.beat()
+    assert await client.hkeys(queue.keys.cancelled) == [b"runs"]
+
+
 async def test_a_job_whose_lock_was_lost_did_not_obey(orders, client, queue, obeyed, table):
     table.occupy(0, job_id=b"7", token=b"t", started_ms=now_ms())
     run = Run.of(table, table.view(0))
+    await queue.start("7", SELF)
     await client.hset(queue.keys.cancelled, "7", '{"reason":"x"}')
     await orders.beat()
     orders.lost(run)

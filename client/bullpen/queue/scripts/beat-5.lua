@@ -3,7 +3,7 @@
     KEYS  workers, retiring, cancelled, policy, limiter
     ARGV  1 the queue's base with the colon · 2 the worker's name · 3 its entry as JSON, without the `at` that is set
           here by the server's clock · 4 how long `workers` lives after the last beat in ms · 5 after how many ms without
-          a beat an entry is removed, or "0" to look at none · 6 the rev of the policy that it knows · 7 the ids that it runs, msgpack ·
+          a beat an entry is removed, orders to cancel what has ended with them, or "0" to look at none · 6 the rev of the policy that it knows · 7 the ids that it runs, msgpack ·
           8 the ids whose locks it lost lately, msgpack · 9 the ids whose cancellations it has obeyed, msgpack
     Returns {now in ms, order to retire or "", rev of the policy or "", its doc when the rev is another or "",
              {id, entry, id, entry…} of what it runs and is to cancel,
@@ -28,6 +28,11 @@ if stale > 0 then
     local at = string.match(entries[i + 1], '"at":(%d+)')
     if not at or now - at > stale then
       rcall("HDEL", KEYS[1], entries[i])
+    end
+  end
+  for _, id in ipairs(rcall("HKEYS", KEYS[3])) do
+    if rcall("EXISTS", base .. id) == 0 or rcall("HEXISTS", base .. id, "finishedOn") == 1 then
+      rcall("HDEL", KEYS[3], id)
     end
   end
 end
@@ -67,7 +72,10 @@ local running = cmsgpack.unpack(ARGV[7])
 if #running > 0 and rcall("EXISTS", KEYS[3]) == 1 then
   for _, id in ipairs(running) do
     local entry = rcall("HGET", KEYS[3], id)
-    if entry then
+    local since = entry and string.match(entry, ',"timestamp":(%d+)}$')
+    if since and since ~= rcall("HGET", base .. id, "timestamp") then
+      rcall("HDEL", KEYS[3], id)  -- it was for another, which had this id before
+    elseif entry then
       cancelled[#cancelled + 1] = id
       cancelled[#cancelled + 1] = entry
     end

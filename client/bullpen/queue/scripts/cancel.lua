@@ -16,7 +16,10 @@ if redis.call("EXISTS", jobKey) == 0 then
   return "gone"
 end
 if redis.call("LPOS", KEYS[2], id) then
-  redis.call("HSET", KEYS[15], id, ARGV[10])
+  -- It may end before its worker hears of it, and another come under its id: the order says which job is meant.
+  local since = string.match(redis.call("HGET", jobKey, "timestamp") or "", "^%d+$")
+  local order = since and string.sub(ARGV[10], 1, -2) .. ',"timestamp":' .. since .. "}" or ARGV[10]
+  redis.call("HSET", KEYS[15], id, order)
   redis.call("PEXPIRE", KEYS[15], ARGV[12])
   redis.call("PUBLISH", ARGV[11], "cancelled")
   return "told"

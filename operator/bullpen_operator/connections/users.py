@@ -303,7 +303,7 @@ class Users:
         nobodys = {
             user
             for user, owner in ours.items()
-            if user not in server.users and (not self._exists(*owner) or self._elsewhere(user))
+            if user not in server.users and (not self._exists(*owner) or self._elsewhere(server, user))
         }
         server.orphans = {user: server.orphans.get(user, now) for user in nobodys}
         gone = [user for user, since in server.orphans.items() if now - since >= ORPHAN_SECONDS][:_AT_ONCE]
@@ -312,8 +312,10 @@ class Users:
             server.unsaved = True
             log.info("users_of_nobody_removed", extra={"redis": server.redis.id, "users": len(gone)})
 
-    def _elsewhere(self, user: str) -> bool:
-        return any(user in server.users for server in self._servers.values())
+    def _elsewhere(self, here: _Server, user: str) -> bool:
+        """Say whether the user is wanted on another Redis, and on no other account of what is or may be this same one."""
+        others = [server.run_id for server in self._servers.values() if user in server.users]
+        return bool(others) and not {"", here.run_id} & set(others)
 
     async def _save(self, server: _Server) -> None:
         server.unsaved = False

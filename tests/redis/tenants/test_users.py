@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -208,6 +209,51 @@ async def test_a_save_that_did_not_get_through_is_made_again(
     monkeypatch.setattr(there, "call", broken)
     await room.users.put(there, EMAILS, wanted("emails"))
     await eventually(lambda: len(saves) >= 3)
+
+
+# -- those who move ---------------------------------------------------------------------------------------------------
+
+
+async def test_who_moves_to_another_account_on_the_same_redis_keeps_their_user(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all do when a connection names another Secret, or other certificates: the operator's own business."""
+    monkeypatch.setattr(module, "ORPHAN_SECONDS", 0.0)
+    before = await room.redis(own.url)
+    after = await room.redises.of(replace(before.ref, namespace="other"))
+    await eventually(lambda: after.up)
+    tenant = Wanted(Confines("shop", ("emails",)), (acl.password_hash("mine"),))
+    await room.users.put(before, EMAILS, tenant)
+    await room.users.put(before, IMAGES, wanted("images"))
+    with contextlib.closing(redis.Redis.from_url(own.url, username=EMAILS, password="mine")) as connected:
+        me = connected.execute_command("HGET", "shop:emails:meta", "x")
+        assert me is None
+        held = connected.connection_pool.get_connection()
+        room.users.forget(before.ref, EMAILS)
+        await room.users.put(after, EMAILS, tenant)
+        for _ in range(2):  # one by one they move
+            await room.users.look(before.ref)
+        room.users.forget(before.ref, IMAGES)
+        await room.users.put(after, IMAGES, wanted("images"))
+        await eventually(lambda: before.ref not in room.users._servers)
+        held.send_command("PING")
+        assert held.read_response() in {b"PONG", "PONG"}  # else its connection was cut off
+        connected.connection_pool.release(held)
+    assert known(own.url).keys() == {EMAILS, IMAGES}
+
+
+async def test_who_moves_to_another_redis_leaves_no_user_behind(
+    own: embedded.Server, redis_binary: embedded.Binary, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ORPHAN_SECONDS", 0.0)
+    with embedded.start(binary=redis_binary, unix=False) as other:
+        before, after = await room.redis(own.url), await room.redis(other.url)
+        await room.users.put(before, EMAILS, wanted("emails"))
+        await room.users.put(before, IMAGES, wanted("images"))
+        room.users.forget(before.ref, EMAILS)
+        await room.users.put(after, EMAILS, wanted("emails"))
+        await eventually(lambda: known(own.url).keys() == {IMAGES})
+        assert known(other.url).keys() == {EMAILS}
 
 
 # -- those whom nobody wants -----------------------------------------------------------------------------------------

@@ -179,3 +179,35 @@ def test_a_stuck_thread_does_not_keep_the_process_from_exiting() -> None:
         env=os.environ | {"PYTHONWARNINGS": "error"},
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "left True\n", "")
+
+
+@contextlib.contextmanager
+def no_more_threads() -> Iterator[None]:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+async def test_a_call_that_gets_no_thread_is_not_run_later(pool: ThreadPool) -> None:
+    """Its caller was told that it failed: the job may run again by then."""
+    calls: list[str] = []
+    with no_more_threads(), pytest.raises(RuntimeError, match="new thread"):
+        await pool.run(lambda: calls.append("refused"))
+    await pool.run(lambda: calls.append("served"))
+    await pool.run(lambda: calls.append("served"))
+    assert calls == ["served", "served"]
+
+
+async def test_a_call_that_gets_no_thread_of_its_own_waits_for_one(pool: ThreadPool) -> None:
+    end = threading.Event()
+    first = asyncio.create_task(asyncio.wait_for(pool.run(end.wait), 5))
+    await eventually(lambda: pool.busy)
+    with no_more_threads():
+        second = asyncio.create_task(pool.run(lambda: "served"))
+        await eventually(lambda: pool.busy == 2)
+        end.set()
+        assert await second == "served"
+    assert await first

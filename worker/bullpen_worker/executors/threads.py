@@ -13,6 +13,7 @@ keep the process from exiting.
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar, cast
 
 T = TypeVar("T")
+
+logger = logging.getLogger("bullpen.worker")
 
 
 class _Returned(NamedTuple, Generic[T]):
@@ -67,7 +70,7 @@ class ThreadPool:
         """Call `function` in a thread, with a copy of the caller's context variables, and give what it returns.
 
         Raises what the function raises; `asyncio.CancelledError` when the caller was cancelled, but not before the
-        function has ended; and `RuntimeError` after `close`.
+        function has ended; and `RuntimeError` after `close`, or when the system gives not even one thread.
         """
         if self._closed:
             msg = "the thread pool is closed: it runs no more handlers"
@@ -77,9 +80,9 @@ class ThreadPool:
         waiter: _Waiter = loop.create_future()
         self._waiters.add(waiter)
         try:
-            self._calls.put(_Call(function, copy_context(), waiter))
             if len(self._threads) < min(len(self._waiters), self.size):
-                self._start_thread()
+                self._start_thread()  # before there is a call: one whose caller was told that it failed must not run
+            self._calls.put(_Call(function, copy_context(), waiter))
             ended = await self._end_of(waiter)
         finally:
             self._waiters.discard(waiter)
@@ -111,7 +114,13 @@ class ThreadPool:
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives no more
+            if not self._threads:
+                raise
+            logger.warning("%d threads must do for now: %s", len(self._threads), error)
+            return
         self._threads.append(thread)
 
     def _work(self) -> None:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from bullpen.redis.failures import ReplyError
 from bullpen_worker.keeping.keeper import Terms
 from tests.support.keeping import TERMS
 
@@ -46,6 +47,25 @@ async def test_what_has_no_hash_is_dropped_and_a_paused_queue_stays_asleep(clien
     assert await keeper.demote(10) == 1
     assert await order(client, queue) == ["1"]
     assert not await client.exists(queue.keys.marker)
+
+
+@pytest.mark.parametrize("priority", ["nan", "inf", "-inf", "1e300", "?", "-3"])
+async def test_what_is_no_priority_counts_as_none(client, queue, keeper, priority):
+    await lay(client, queue, "1", priority=priority)
+    assert await keeper.demote(10) == 1
+    assert await client.zscore(queue.keys.prioritized, "1") == 10 * 2**32 + 1
+
+
+async def test_an_error_half_way_loses_no_job(client, queue, keeper):
+    await lay(client, queue, "1", "2")
+    await client.set(queue.keys.priority_counter, "no number")
+    for _ in range(2):
+        with pytest.raises(ReplyError):
+            await keeper.demote(10)
+    assert await client.lrange(queue.keys.wait, 0, -1) == [b"2", b"1"]
+    await client.delete(queue.keys.priority_counter)
+    assert await keeper.demote(10) == 2
+    assert await order(client, queue) == ["1", "2"]
 
 
 async def test_without_the_wish_they_stay_first(client, queue, keeper):

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 from bullpen._version import __version__
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.durations import Duration
 from bullpen.errors import (
     BlockingCallWarning,
@@ -38,7 +39,7 @@ from bullpen.errors import (
 )
 from bullpen.handling.contexts import BaseContext, CancelReason, Context, SyncContext
 from bullpen.handling.handlers import Handlers
-from bullpen.handling.middleware import EnqueueMiddleware, RunMiddleware, RunNext
+from bullpen.handling.middleware import RunMiddleware, RunNext
 from bullpen.handling.registrations import Handler
 from bullpen.jobs import JobEvent, JobInfo, JobSpec, JobType
 from bullpen.options import Backoff, Deduplication, EnqueueOptions, JobDefaults, Keep, Retention

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from bullpen.clients import sending
 from bullpen.clients.handles import JobHandle
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.queues import Queue
 from bullpen.clients.session import Session, Store
 from bullpen.durations import Duration
-from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.jobs import JobSpec, JobType
 from bullpen.options import EnqueueOptions
 from bullpen.redis import binding
@@ -76,7 +76,7 @@ class Client:
         client's timeout, `PayloadInvalid`, `PayloadTooLarge`, `OptionInvalid`, `QueueClosed`, `QueueFull`. A job whose id
         is in Redis already, or that counts as a duplicate by `Deduplication`, gives the handle of that one.
         """
-        return await self._session.enqueue(job, None, options)
+        return JobHandle(self._session, *await self._session.enqueue(job, None, options))
 
     async def enqueue_many(self, jobs: Iterable[JobSpec[R]], /) -> list[JobHandle[R]]:
         """Add many jobs, in batches of 500 for each queue, of which each is added whole or not at all.
@@ -84,7 +84,8 @@ class Client:
         All jobs are checked before the first is sent. Raises as `enqueue` does; where batches had been added before the
         one that failed, a note on the error says how many jobs.
         """
-        return await self._session.enqueue_many(sending.materialize(jobs), None)
+        placed = await self._session.enqueue_many(sending.materialize(jobs), None)
+        return [JobHandle(self._session, *each) for each in placed]
 
     def queue(self, name: str, /) -> Queue:
         """Give the queue of that name. Raises `ConfigurationError` for a name that BullMQ refuses."""

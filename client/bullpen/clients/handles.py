@@ -3,12 +3,14 @@
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import JsonValue
 
 from bullpen.clients import controlling, events, sending, views
 from bullpen.clients.events import LOOK_EVERY_SECONDS, Ended, LastEventId, ReadEvents, StreamEvent
+from bullpen.clients.session import Session
+from bullpen.clients.sync_session import SyncSession
 from bullpen.clients.watching import Inbox
 from bullpen.durations import Duration
 from bullpen.errors import JobCancelled, JobFailed, RedisUnavailable, ResultTimeout
@@ -18,17 +20,13 @@ from bullpen.queue.operations.base import Steps, do
 from bullpen.queue.operations.jobs import GetJob, GetLogs
 from bullpen.queue.operations.queues import ReadPolicy
 
-if TYPE_CHECKING:
-    from bullpen.clients.session import Session
-    from bullpen.clients.sync_session import SyncSession
-
 R_co = TypeVar("R_co", covariant=True)
 
 
 class JobHandle(Generic[R_co]):
     """A job in Redis. Making one asks nothing; the job may be gone."""
 
-    def __init__(self, session: "Session", queue: str, job_id: str, read: Callable[[str | bytes], R_co]) -> None:
+    def __init__(self, session: Session, queue: str, job_id: str, read: Callable[[str | bytes], R_co]) -> None:
         self._session = session
         self._read = read
         self.queue = queue
@@ -139,7 +137,7 @@ class JobHandle(Generic[R_co]):
 class SyncJobHandle(Generic[R_co]):
     """A job in Redis, by the blocking client; see `JobHandle`."""
 
-    def __init__(self, session: "SyncSession", queue: str, job_id: str, read: Callable[[str | bytes], R_co]) -> None:
+    def __init__(self, session: SyncSession, queue: str, job_id: str, read: Callable[[str | bytes], R_co]) -> None:
         self._session = session
         self._read = read
         self.queue = queue
@@ -280,7 +278,7 @@ def _raised(ended: Ended | JobFailed | JobCancelled | None) -> Ended | None:
     raise ended
 
 
-async def _next_event(session: "Session", inbox: Inbox) -> StreamEvent | None:
+async def _next_event(session: Session, inbox: Inbox) -> StreamEvent | None:
     """Give the next event, or None when it is time to look at the job itself."""
     event = await session.within(inbox.get(), LOOK_EVERY_SECONDS)
     if isinstance(event, Exception):

@@ -7,6 +7,8 @@ from pydantic import BaseModel, JsonValue
 
 from bullpen.clients import sending, views
 from bullpen.clients.handles import JobHandle, SyncJobHandle
+from bullpen.clients.session import Session
+from bullpen.clients.sync_session import SyncSession
 from bullpen.errors import OptionInvalid
 from bullpen.jobs import JobInfo, JobSpec
 from bullpen.options import EnqueueOptions
@@ -26,9 +28,6 @@ from bullpen.queue.operations.queues import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from bullpen.clients.session import Session
-    from bullpen.clients.sync_session import SyncSession
-
 R = TypeVar("R")
 
 MOST_LISTED = 1_000
@@ -38,7 +37,7 @@ MOST_LISTED = 1_000
 class Queue:
     """One queue, by the client that gave it."""
 
-    def __init__(self, session: "Session", name: str) -> None:
+    def __init__(self, session: Session, name: str) -> None:
         self._session = session
         self.name = QueueKeys("check", name).queue
 
@@ -59,12 +58,15 @@ class Queue:
         By name, with a JSON object, a model or a dataclass, where there is no definition.
         """
         if isinstance(job, str):
-            return await self._session.enqueue(JobSpec.by_name(job, data), self.name, options)
-        return await self._session.enqueue(job, self.name, options)
+            return JobHandle(
+                self._session, *await self._session.enqueue(JobSpec.by_name(job, data), self.name, options)
+            )
+        return JobHandle(self._session, *await self._session.enqueue(job, self.name, options))
 
     async def enqueue_many(self, jobs: Iterable[JobSpec[R]], /) -> list[JobHandle[R]]:
         """Add many jobs to this queue; see `Client.enqueue_many`."""
-        return await self._session.enqueue_many(sending.materialize(jobs), self.name)
+        placed = await self._session.enqueue_many(sending.materialize(jobs), self.name)
+        return [JobHandle(self._session, *each) for each in placed]
 
     def job(self, job_id: str, /) -> JobHandle[JsonValue]:
         """Give the handle of a job of this queue. Asks nothing of Redis."""
@@ -100,7 +102,7 @@ class Queue:
 class SyncQueue:
     """One queue, by the blocking client that gave it; see `Queue`."""
 
-    def __init__(self, session: "SyncSession", name: str) -> None:
+    def __init__(self, session: SyncSession, name: str) -> None:
         self._session = session
         self.name = QueueKeys("check", name).queue
 
@@ -118,12 +120,13 @@ class SyncQueue:
     ) -> SyncJobHandle[R] | SyncJobHandle[JsonValue]:
         """Add a job to this queue; see `Queue.enqueue`."""
         if isinstance(job, str):
-            return self._session.enqueue(JobSpec.by_name(job, data), self.name, options)
-        return self._session.enqueue(job, self.name, options)
+            return SyncJobHandle(self._session, *self._session.enqueue(JobSpec.by_name(job, data), self.name, options))
+        return SyncJobHandle(self._session, *self._session.enqueue(job, self.name, options))
 
     def enqueue_many(self, jobs: Iterable[JobSpec[R]], /) -> list[SyncJobHandle[R]]:
         """Add many jobs to this queue; see `Client.enqueue_many`."""
-        return self._session.enqueue_many(sending.materialize(jobs), self.name)
+        placed = self._session.enqueue_many(sending.materialize(jobs), self.name)
+        return [SyncJobHandle(self._session, *each) for each in placed]
 
     def job(self, job_id: str, /) -> SyncJobHandle[JsonValue]:
         """Give the handle of a job of this queue. Asks nothing of Redis."""

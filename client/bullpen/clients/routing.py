@@ -13,8 +13,7 @@ from bullpen.redis.binding import Binding, Bindings, for_queue
 from bullpen.redis.settings import RedisSettings
 
 if TYPE_CHECKING:
-    from bullpen.clients.shell import Shell
-    from bullpen.clients.sync_session import SyncShell
+    from bullpen.clients.shell import Shell, SyncShell
 
 T = TypeVar("T")
 
@@ -80,7 +79,7 @@ class SyncRoutingShell:
         self._shells: dict[object, SyncShell] = {}
 
     def perform(self, operation: Operation[T], *, timeout: float, waiting: float = 0) -> T:
-        """Do it; see `bullpen.clients.sync_session.SyncShell`."""
+        """Do it; see `bullpen.clients.shell.SyncShell`."""
         settings = self._routes.of(_queue(operation))
         account = _account(settings)
         found = self._shells.get(account)

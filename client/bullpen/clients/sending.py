@@ -2,15 +2,15 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Final, TypeVar, cast
+from typing import Final, TypeAlias, TypeVar, cast
 
 from pydantic import JsonValue
 
 from bullpen import serialization
 from bullpen.clients.enqueueing import Enqueuer
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.durations import Duration
 from bullpen.errors import EnqueueError, OptionInvalid, ResultInvalid
-from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.jobs import JobSpec, JobType
 from bullpen.options import EnqueueOptions, duration_ms
 from bullpen.queue.keys import QueueKeys
@@ -20,6 +20,9 @@ from bullpen.queue.requests import Request
 DEFAULT_TIMEOUT: Final = "5s"
 
 T = TypeVar("T")
+
+Placed: TypeAlias = tuple[str, str, Callable[[str | bytes], T]]
+"""A job that was enqueued: its queue, its id, and what reads its result."""
 
 
 class Sender:

@@ -13,13 +13,12 @@ from typing import Any, Final, TypeVar
 
 from bullpen import uuid7
 from bullpen.clients.enqueueing import Enqueuer
-from bullpen.clients.handles import JobHandle
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.routing import Routes, RoutingShell
-from bullpen.clients.sending import Sender
+from bullpen.clients.sending import Placed, Sender
 from bullpen.clients.shell import RedisShell, Shell, run
 from bullpen.clients.watching import Watcher
 from bullpen.errors import BullpenError, EnqueueUncertain
-from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.jobs import JobSpec
 from bullpen.options import EnqueueOptions
 from bullpen.queue.keys import QueueKeys
@@ -97,7 +96,7 @@ class Session:
             await watcher.close()
         await bound.shell.close()
 
-    async def enqueue(self, spec: JobSpec[R], queue: str | None, options: EnqueueOptions) -> JobHandle[R]:
+    async def enqueue(self, spec: JobSpec[R], queue: str | None, options: EnqueueOptions) -> Placed[R]:
         """Add one job, to this queue or its own."""
         sender = self.bind().sender
         if sender.has_middleware:
@@ -106,15 +105,15 @@ class Session:
                 added = await self._add(*sender.request(spec, queue, options))
         else:
             added = await self._add(*sender.request(spec, queue, options))
-        return JobHandle(self, *added, spec.read_result)
+        return *added, spec.read_result
 
-    async def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[JobHandle[R]]:
+    async def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[Placed[R]]:
         """Add many jobs, to this queue or their own."""
         sender = self.bind().sender
         with sender.through_middleware(specs) as changed:
             groups = sender.by_queue(changed, queue)
             placed = await self.run(sender.add_all(groups, self._store.now_ms()))
-        return self._handles(changed, placed)
+        return [(*where, spec.read_result) for spec, where in zip(changed, placed, strict=True)]
 
     async def run(self, steps: Steps[T], *, timeout: float | None = None) -> T:
         """Run steps, within the client's timeout or what is left of it."""
@@ -180,12 +179,6 @@ class Session:
                 return queue.keys.queue, answer[0]
         ids = await self.run(queue.enqueue((request,), now_ms), timeout=deadline - time.monotonic())
         return queue.keys.queue, ids[0]
-
-    def _handles(self, specs: Sequence[JobSpec[R]], placed: Sequence[tuple[str, str]]) -> list[JobHandle[R]]:
-        return [
-            JobHandle(self, queue, job_id, spec.read_result)
-            for spec, (queue, job_id) in zip(specs, placed, strict=True)
-        ]
 
     def _mint(self) -> str:
         return uuid7.mint(self._store.now_ms())

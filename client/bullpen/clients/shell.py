@@ -1,4 +1,4 @@
-"""Performs operations on Redis, for the async client: over the wire layer that the worker uses too.
+"""What performs operations, and the one that does so for the async client: over the wire layer that the worker uses too.
 
 Model: a shell belongs to one event loop. It has one connection, made when it is first needed and made again when a call
 finds it lost; many calls share it, pipelined. What blocks (waiting for events) gets a shell of its own, by `blocking`.
@@ -28,7 +28,7 @@ _FRESH: Final = 0.9  # of the time: less is left to the later steps of something
 
 
 class Shell(Protocol):
-    """What performs operations: Redis, or the memory store of the test harness."""
+    """What performs operations for the async client: Redis, or the memory store of the test harness."""
 
     async def perform(self, operation: Operation[T], *, timeout: float) -> T:
         """Do it and give its result, within `timeout` seconds. Raises `RedisUnavailable` and what the operation raises."""
@@ -40,6 +40,21 @@ class Shell(Protocol):
 
     async def close(self) -> None:
         """Let go of the connection. Idempotent."""
+        ...
+
+
+class SyncShell(Protocol):
+    """What performs operations for the blocking client: Redis, or the memory store of the test harness."""
+
+    def perform(self, operation: Operation[T], *, timeout: float, waiting: float = 0) -> T:
+        """Do it and give its result, within `timeout` seconds beyond the `waiting` that the operation itself asks for.
+
+        Raises `RedisUnavailable` and what the operation raises.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections. Idempotent."""
         ...
 
 

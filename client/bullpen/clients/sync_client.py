@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from bullpen.clients import sending
 from bullpen.clients.handles import SyncJobHandle
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.queues import SyncQueue
 from bullpen.clients.sync_session import SyncSession, SyncStore
 from bullpen.durations import Duration
-from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.jobs import JobSpec, JobType
 from bullpen.options import EnqueueOptions
 from bullpen.redis import binding
@@ -69,11 +69,12 @@ class SyncClient:
 
     def enqueue(self, job: JobSpec[R], /, **options: Unpack[EnqueueOptions]) -> SyncJobHandle[R]:
         """Add the job to its queue; see `Client.enqueue`."""
-        return self._session.enqueue(job, None, options)
+        return SyncJobHandle(self._session, *self._session.enqueue(job, None, options))
 
     def enqueue_many(self, jobs: Iterable[JobSpec[R]], /) -> list[SyncJobHandle[R]]:
         """Add many jobs; see `Client.enqueue_many`."""
-        return self._session.enqueue_many(sending.materialize(jobs), None)
+        placed = self._session.enqueue_many(sending.materialize(jobs), None)
+        return [SyncJobHandle(self._session, *each) for each in placed]
 
     def queue(self, name: str, /) -> SyncQueue:
         """Give the queue of that name. Raises `ConfigurationError` for a name that BullMQ refuses."""

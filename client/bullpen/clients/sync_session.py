@@ -11,18 +11,17 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from bullpen import uuid7
 from bullpen.clients.enqueueing import Enqueuer
-from bullpen.clients.events import LOOK_EVERY_SECONDS
-from bullpen.clients.handles import SyncJobHandle
+from bullpen.clients.events import LOOK_EVERY_SECONDS, StreamEvent
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.routing import Routes, SyncRoutingShell
-from bullpen.clients.sending import Sender
+from bullpen.clients.sending import Placed, Sender
 from bullpen.clients.session import Store
-from bullpen.clients.shell import time_left
+from bullpen.clients.shell import SyncShell, time_left
 from bullpen.errors import BlockingCallWarning, EnqueueUncertain, RedisUnavailable
-from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.jobs import JobSpec
 from bullpen.options import EnqueueOptions
 from bullpen.queue.keys import QueueKeys
@@ -31,28 +30,10 @@ from bullpen.queue.operations.base import Operation, Steps
 from bullpen.queue.requests import Request
 from bullpen.redis.settings import RedisSettings
 
-if TYPE_CHECKING:
-    from bullpen.clients.events import StreamEvent
-
 R = TypeVar("R")
 T = TypeVar("T")
 
 _PAUSE_SECONDS: Final = 0.2
-
-
-class SyncShell(Protocol):
-    """What performs operations for the blocking client: Redis, or the memory store of the test harness."""
-
-    def perform(self, operation: Operation[T], *, timeout: float, waiting: float = 0) -> T:
-        """Do it and give its result, within `timeout` seconds beyond the `waiting` that the operation itself asks for.
-
-        Raises `RedisUnavailable` and what the operation raises.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of the connections. Idempotent."""
-        ...
 
 
 class SyncStore(Store):
@@ -95,7 +76,7 @@ class SyncSession:
         if bound is not None and bound[0] == os.getpid():
             bound[1].close()
 
-    def enqueue(self, spec: JobSpec[R], queue: str | None, options: EnqueueOptions) -> SyncJobHandle[R]:
+    def enqueue(self, spec: JobSpec[R], queue: str | None, options: EnqueueOptions) -> Placed[R]:
         """Add one job, to this queue or its own."""
         sender = self._sender
         if sender.has_middleware:
@@ -104,15 +85,15 @@ class SyncSession:
                 added = self._add(*sender.request(spec, queue, options))
         else:
             added = self._add(*sender.request(spec, queue, options))
-        return SyncJobHandle(self, *added, spec.read_result)
+        return *added, spec.read_result
 
-    def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[SyncJobHandle[R]]:
+    def enqueue_many(self, specs: Sequence[JobSpec[R]], queue: str | None) -> list[Placed[R]]:
         """Add many jobs, to this queue or their own."""
         sender = self._sender
         with sender.through_middleware(specs) as changed:
             groups = sender.by_queue(changed, queue)
             placed = self.run(sender.add_all(groups, self._store.now_ms()))
-        return self._handles(changed, placed)
+        return [(*where, spec.read_result) for spec, where in zip(changed, placed, strict=True)]
 
     def run(self, steps: Steps[T], *, timeout: float | None = None) -> T:
         """Run steps, within the client's timeout or what is left of it."""
@@ -138,8 +119,8 @@ class SyncSession:
         return self.bind()[1].perform(operation, timeout=self.timeout)
 
     def wait(
-        self, operation: "Operation[tuple[list[StreamEvent], str]]", after: str, seconds: float
-    ) -> "tuple[list[StreamEvent], str]":
+        self, operation: Operation[tuple[list[StreamEvent], str]], after: str, seconds: float
+    ) -> tuple[list[StreamEvent], str]:
         """Do an operation that waits for up to `seconds`; when Redis is away, pause, and give that there was no news."""
         self._warn_on_a_loop()
         try:
@@ -191,12 +172,6 @@ class SyncSession:
                 return queue.keys.queue, answer[0]
         ids = self.run(queue.enqueue((request,), now_ms), timeout=deadline - time.monotonic())
         return queue.keys.queue, ids[0]
-
-    def _handles(self, specs: Sequence[JobSpec[R]], placed: Sequence[tuple[str, str]]) -> list[SyncJobHandle[R]]:
-        return [
-            SyncJobHandle(self, queue, job_id, spec.read_result)
-            for spec, (queue, job_id) in zip(specs, placed, strict=True)
-        ]
 
     def _mint(self) -> str:
         return uuid7.mint(self._store.now_ms())

@@ -52,7 +52,7 @@ class BlockingShell:
         self._stamp_read = time.monotonic()
 
     def perform(self, operation: Operation[T], *, timeout: float, waiting: float = 0) -> T:
-        """Do it; see `bullpen.clients.sync_session.SyncShell`."""
+        """Do it; see `bullpen.clients.shell.SyncShell`."""
         calls = operation.commands()
         deadline = time.monotonic() + timeout
         for attempt in (1, 2):

@@ -18,11 +18,12 @@ from typing import Any, Final, Self, TypeVar
 
 from bullpen import durations
 from bullpen.clients.client import Client
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.sync_client import SyncClient
 from bullpen.durations import Duration
 from bullpen.errors import ConfigurationError
 from bullpen.handling.handlers import Handlers
-from bullpen.handling.middleware import EnqueueMiddleware, RunMiddleware
+from bullpen.handling.middleware import RunMiddleware
 from bullpen.jobs import JobInfo, JobSpec, JobType
 from bullpen.testing import declared
 from bullpen.testing.attempts import HarnessError

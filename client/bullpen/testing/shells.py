@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from bullpen.clients.events import LastEventId, ReadEvents
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.routing import Routes
 from bullpen.clients.session import Session, Store
 from bullpen.clients.sync_session import SyncSession, SyncStore
-from bullpen.handling.middleware import EnqueueMiddleware
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.adding import AddJobs
 from bullpen.queue.operations.base import Operation
@@ -34,8 +34,7 @@ from bullpen.testing import admission, repeating
 from bullpen.testing.memory import MemoryQueue
 
 if TYPE_CHECKING:
-    from bullpen.clients.shell import Shell
-    from bullpen.clients.sync_session import SyncShell
+    from bullpen.clients.shell import Shell, SyncShell
 
 T = TypeVar("T")
 

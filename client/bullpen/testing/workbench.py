@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bullpen.clients import views
 from bullpen.clients.client import Client
+from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.sync_client import SyncClient
 from bullpen.errors import ConfigurationError, JobCancelled, JobFailed
 from bullpen.handling import outcomes
 from bullpen.handling.catalogue import Catalogue, Deps, open_lifespans
 from bullpen.handling.handlers import Handlers
-from bullpen.handling.middleware import EnqueueMiddleware, RunMiddleware
+from bullpen.handling.middleware import RunMiddleware
 from bullpen.jobs import JobInfo
 from bullpen.queue import schedules
 from bullpen.queue.keys import QueueKeys

@@ -12,7 +12,7 @@ TRANSLATED = [
     ("AsyncIterator", "Iterator"),
     ("SyncJobHandle", "JobHandle"),
     ("SyncQueue", "Queue"),
-    ("SyncSession", "Session"),
+    ("sync_session.SyncSession", "session.Session"),
     ("SyncClient", "Client"),
 ]
 

@@ -1,7 +1,6 @@
 """Every kubectl command of the documentation is one that works on a cluster with Bullpen in it; so are `bullpen pause` and `resume`."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.rendering import EVERYTHING, NAMESPACE, ROOT, Chart
-from tests.docs import pages
+from tests.docs import on_clusters, pages
 from tests.support import operators, requirements
 from tests.support.kubernetes import apiserver, binaries
 from tests.support.kubernetes.api import Api
@@ -22,29 +21,7 @@ from tests.support.waiting import eventually_sync
 
 pytestmark = pytest.mark.timeout(120)
 
-ON_A_CLUSTER = ("kubectl ", "bullpen pause --jobqueue ", "bullpen resume --jobqueue ")
-NEEDS_A_NODE = re.compile(r" (logs (deployment|statefulset)/|rollout status)")
-"""Of pods that run; there are none here."""
-TRIED_ELSEWHERE = re.compile(r"manifests-of-mine|install\.yaml")
-"""In test_chart."""
-NO_COMMAND = re.compile(r"kubectl [a-z]+( status| --server-side)?")
-"""A word of the text."""
-INLINE = re.compile(r"`(kubectl [^`]+)`")
-
-
-def commands() -> list[tuple[str, Path]]:
-    """Give every command of the pages, in blocks and in lines, in their order and once, with the first page that has it."""
-    found: dict[str, Path] = {}
-    for page in pages.pages():
-        here: list[str] = []
-        for block in pages.blocks(page):
-            if block.language in ("console", "text"):
-                here += [step.command for step in pages.steps(block) if step.command.startswith(ON_A_CLUSTER)]
-        here += INLINE.findall(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
-        for one in here:
-            if not (NEEDS_A_NODE.search(one) or TRIED_ELSEWHERE.search(one) or NO_COMMAND.fullmatch(one)):
-                found.setdefault(one, page)
-    return list(found.items())
+COMMANDS = [one for one in on_clusters.commands() if not one.needs_a_node]
 
 
 @pytest.fixture(scope="module")
@@ -163,15 +140,15 @@ def shell(server: ApiServer, tmp_path: Path) -> Shell:
 
 
 def test_there_are_commands():
-    assert len(commands()) > 60
-    assert {page.name for _, page in commands()} >= {"README.md", "offer-redis.md", "rollouts.md", "troubleshooting.md"}
+    assert len(COMMANDS) > 60
+    assert {one.page.name for one in COMMANDS} >= {"README.md", "offer-redis.md", "rollouts.md", "troubleshooting.md"}
 
 
-@pytest.mark.parametrize(("command", "page"), [one for one in commands() if " delete " not in one[0]])
-def test_a_command_works(shell, command, page):
-    shell.run(command, page)
+@pytest.mark.parametrize("one", [one for one in COMMANDS if " delete " not in one.text], ids=str)
+def test_a_command_works(shell, one):
+    shell.run(one.text, one.page)
 
 
-@pytest.mark.parametrize(("command", "page"), [one for one in commands() if " delete " in one[0]])
-def test_a_command_that_takes_away_works(shell, command, page):
-    shell.run(f"{command} --dry-run=server", page)
+@pytest.mark.parametrize("one", [one for one in COMMANDS if " delete " in one.text], ids=str)
+def test_a_command_that_takes_away_works(shell, one):
+    shell.run(f"{one.text} --dry-run=server", one.page)

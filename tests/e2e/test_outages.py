@@ -1,7 +1,11 @@
 """What goes away under load, and comes back: Redis, the operator, the release as a whole."""
 
+import re
+import shlex
+
 import pytest
 
+from tests.docs import on_clusters
 from tests.support.e2e import load
 from tests.support.e2e.queues import VERSION, deleted
 from tests.support.e2e.release import NAMESPACE
@@ -74,10 +78,21 @@ def test_an_operator_that_is_killed_while_it_scales_leaves_no_jump(api, release,
     assert load.cut(jobs, gone) == []
 
 
-def test_an_upgrade_of_the_chart_touches_no_worker(release, make_queue, toolbox, ended):
+def look_as_the_pages_say(kubectl, namespace):
+    """Type what the pages have one type where pods run, with the names that there are here."""
+    commands = [one.text for one in on_clusters.commands() if one.needs_a_node]
+    assert len(commands) > 2
+    here = {"bullpen-system": NAMESPACE, "shop": namespace, "emails-worker": "load-worker"}
+    for command in commands:
+        typed = re.sub("|".join(here), lambda name: here[name[0]], command)
+        kubectl(*shlex.split(typed)[1:])
+
+
+def test_an_upgrade_of_the_chart_touches_no_worker(release, make_queue, toolbox, ended, kubectl):
     queue = make_queue(scaling={"zeroAfter": "30s"})
     toolbox.produce(300, longest=5)
     eventually_sync(lambda: len(queue.ready_pods()) == 5, 60, every=0.1)
+    look_as_the_pages_say(kubectl, queue.namespace)
     with queue.watch_pods() as watch:
         operators = {pod["metadata"]["name"] for pod in release.pods()}
         release.install(log={"level": "debug"})

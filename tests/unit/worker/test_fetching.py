@@ -1,10 +1,12 @@
 """What the fetcher decides, by a clock that stands still."""
 
 import asyncio
+import gc
 from collections import deque
 
 import pytest
 
+from bullpen_worker.running import fetching
 from bullpen_worker.running.fetching import (
     FETCH,
     LIMIT_CAP_MS,
@@ -213,3 +215,26 @@ async def test_a_lost_connection_is_waited_out_and_others_errors_end_it() -> Non
     fetcher.look()
     with pytest.raises(ValueError, match="a bug"):
         await running
+
+
+async def test_a_wait_that_outlives_the_fetcher_says_nothing_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is frozen when the worker stops; the connection is closed afterwards."""
+    monkeypatch.setattr(fetching, "_PATIENCE_S", 0.01)
+    said: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    queue = Queue()
+
+    async def frozen() -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(queue, "unblock", frozen)
+    fetcher = queue.fetcher()
+    running = asyncio.create_task(fetcher.run())
+    await eventually(lambda: len(queue.waits) == 1)
+    fetcher.close()
+    await running
+    queue.waits.pop().set_exception(Lost())
+    del fetcher, running
+    await turns()
+    gc.collect()
+    assert not said

@@ -239,7 +239,9 @@ class Fetcher:
                 timer.cancel()
         self._changed.clear()
 
-    def _wake(self, _waited: "asyncio.Future[int | None]") -> None:
+    def _wake(self, waited: "asyncio.Future[int | None]") -> None:
+        if not waited.cancelled():
+            waited.exception()  # seen: a Redis that does not answer may keep it until nobody waits for it any more
         self._changed.set()
 
     async def _take_marker(self) -> None:

@@ -96,7 +96,7 @@ async def test_a_recreated_jobqueue_begins_anew(stage, plain):
     stage.add("mail")
     await watched(stage)
     await add(plain, 10)
-    await state(stage, lambda found: found.desired == 1)
+    await eventually(lambda: stage.kube.scales_of("mail") == [1], timeout=15)
     stage.kube.put(
         kinds.DEPLOYMENT,
         deployment("mail") | {"metadata": deployment("mail")["metadata"] | {"ownerReferences": [{"uid": "new"}]}},

@@ -14,6 +14,7 @@ Kopf starts (then the cache is complete: `synced`), one soon after, for what wen
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import logging
 import threading
 from collections import deque
@@ -55,7 +56,7 @@ WATCH: Final = "watcher for "
 """What Kopf calls the task that has its watches, and how it begins to call each."""
 
 CANCELLATIONS: Final = 50
-OWN_END_SECONDS: Final = 3.0
+OWN_END_SECONDS: Final = 6.0
 """How long Kopf may take to close what it has open."""
 
 STOP_SECONDS: Final = 10.0
@@ -140,6 +141,7 @@ class Informers:
             began = self._clock()
             why = await self._live()
             self.restarts += 1
+            gc.unfreeze()  # what was Kopf's is garbage now, and `pauses` had set some of it aside for good
             pause = FIRST_PAUSE_SECONDS if self._clock() - began > HEALTHY_SECONDS else pause
             log.warning("informers_restart", extra={"why": why, "in_seconds": round(pause, 1)})
             await asyncio.sleep(pause * (0.5 + self._random()))
@@ -242,8 +244,8 @@ class Informers:
         finally:
             failing.cancel()
             waiting.cancel()
-            await _cut_off()
             await _cancel(_others)
+            await _cut_off()
             await _cut_off()  # what those had under way
         return None
 

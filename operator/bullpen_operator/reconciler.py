@@ -188,8 +188,9 @@ class Reconciler:
             self._places[case.key] = case.place
             binding = await self._parts.grants.ensure(case.obj, case.jobqueue, case.place.found, redis)
         except OwnedElsewhere as error:
-            problem = facts.problem or Problem("OwnedElsewhere", str(error))
-            return replace(asked, owned=False, owner_message=str(error), problem=problem), Result("refused")
+            text = f"{error}; to have this one take it over: bullpen adopt {case.key.name} --namespace {case.key.namespace}"
+            problem = facts.problem or Problem("OwnedElsewhere", text)
+            return replace(asked, owned=False, owner_message=text, problem=problem), Result("refused")
         except RedisUnavailable as error:
             # What was declared before is kept up in the cluster; a rollout needs no Redis.
             binding = (case.obj.get("status") or {}).get("binding", {}).get("name", "")

@@ -1,5 +1,7 @@
 """The operator while the API server fails: nothing is scaled wrongly, nothing is lost, nothing crashes."""
 
+import gc
+
 import pytest
 from redis import Redis
 
@@ -110,8 +112,10 @@ async def test_watches_that_are_refused_are_started_anew_in_place_and_soon(api, 
         await eventually(lambda: ready(api, cluster), 15)
         # A role that is taken away, or a version that is too old, ends Kopf for good.
         rule = faulty.inject(Answer(status), verbs={"watch"}, user=login.user)
+        gc.freeze()  # as the operator does each minute
         faulty.cut_watches()
         await eventually(lambda: one.informers.restarts > 1, 40)
+        assert gc.get_freeze_count() == 0, "each life of Kopf's would stay in memory"
         faulty.remove(rule)
         api.apply(jobqueue(cluster, "late", scaling=SIMPLE))
         await eventually(lambda: ready(api, cluster, "late"), 20)

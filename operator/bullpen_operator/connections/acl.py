@@ -81,7 +81,7 @@ def rules(confines: Confines, password_hashes: tuple[str, ...], *, version: tupl
     channels = [f"&{escaped(confines.prefix)}:{escaped(queue)}:bullpen:nudge" for queue in confines.queues]
     commands = [*CONNECTION, *(SINCE_7_2 if version >= (7, 2) else ()), *CHANNELS, *KEYS]
     if confines.database:
-        commands.append("select")
+        commands.append(f"select|{confines.database}")  # patterns of keys say nothing of databases
     return (
         "reset",
         "on",

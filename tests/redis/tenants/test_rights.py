@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -15,6 +16,7 @@ from bullpen.queue.declaration import Owner, WriteDeclaration, declare
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.connections import acl
 from bullpen_operator.connections.acl import Confines
+from bullpen_operator.connections.answers import version_of
 from bullpen_worker import Worker
 from tests.redis.tenants.conftest import PASSWORD, Shared, Tenant
 from tests.support.waiting import eventually
@@ -295,6 +297,25 @@ async def test_our_clients_and_our_worker_do_all_they_can(shared: Shared, tenant
         await working
     assert report.status != "fail"
     assert shared.denied() - DONE_WITHOUT == set()
+
+
+@pytest.mark.parametrize("database", [1, 12])
+def test_a_tenant_of_one_database_reaches_no_other(shared: Shared, database: int) -> None:
+    """Two connections may offer two databases of one server, with the same prefix in each."""
+    user = acl.user_name("test", "shop", "elsewhere")
+    version = version_of(shared.raw.info("server"))
+    rules = acl.rules(Confines("shop", ("emails",), database), (acl.password_hash(PASSWORD),), version=version)
+    shared.raw.execute_command("ACL", "SETUSER", user, *rules)
+    url = f"redis://{user}:{PASSWORD}@{urlsplit(shared.url).netloc}/{database}"
+    with contextlib.closing(redis.Redis.from_url(url, decode_responses=True, protocol=2)) as tenant:
+        tenant.hset("shop:emails:meta", "x", "mine")
+        for other in (0, 2, 1 if database > 1 else 10, 11, 13):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                tenant.execute_command("SELECT", other)
+            with pytest.raises(redis.exceptions.ResponseError, match=REFUSED):
+                tenant.eval(f"return redis.call('SELECT', {other})", 0)
+        assert tenant.hget("shop:emails:meta", "x") == "mine"
+    assert shared.raw.hget("shop:emails:meta", "x") is None
 
 
 async def _is(handle: object, state: str) -> bool:

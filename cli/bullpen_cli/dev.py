@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 
 from bullpen import embedded
-from bullpen.api import checks
+from bullpen.api import checks, files
+from bullpen.api.v1alpha1 import JobQueue
 from bullpen.errors import BullpenError, ConfigurationError
 from bullpen.redis.settings import RedisSettings
 from bullpen_cli.local import environment, plan
@@ -118,16 +119,18 @@ async def run(options: Options, shown: View) -> int:
         msg = f"--report {options.report}: there is no folder {options.report.parent}"
         raise ConfigurationError(msg)
     secrets = environment.read_env_file(options.env_file) if options.env_file else {}
-    plans = read_plans(options, secrets, shown, inherited={}, prefix=OWN_PREFIX)  # mistakes first, before any server
+    jobqueues = read_jobqueues(options, shown)
+    plan.plan_all(jobqueues, prefix=OWN_PREFIX, inherited={}, secrets=secrets)  # mistakes first, before any server
     async with redis_for(options, shown) as (url, prefix, name):
         inherited = {**os.environ, "BULLPEN_REDIS_URL": url, "BULLPEN_PREFIX": prefix}
         for elsewhere in ("BULLPEN_REDIS_URL_FILE", "SERVICE_BINDING_ROOT"):
             inherited.pop(elsewhere, None)
 
         def reread() -> dict[str, LocalQueue]:
-            return read_plans(options, secrets, shown, inherited=inherited, prefix=prefix, quiet=True)
+            again = read_jobqueues(options, shown, quiet=True)
+            return plan.plan_all(again, prefix=prefix, inherited=inherited, secrets=secrets)
 
-        plans = reread()
+        plans = plan.plan_all(jobqueues, prefix=prefix, inherited=inherited, secrets=secrets)
         shown.say(f"Redis: {name}, prefix {prefix!r}; for your own programs: BULLPEN_REDIS_URL={hide_password(url)}")
         beside = None
         if options.beside:
@@ -140,7 +143,7 @@ async def run(options: Options, shown: View) -> int:
             beside=beside,
             until_idle=options.until_idle,
             changes=watch(options.files) if options.reload else None,
-            reload=reread,
+            reload=None if files.STDIN in options.files else reread,  # standard input comes once
         )
         with stopped_by_signals(session):
             code = await session.run()
@@ -149,26 +152,17 @@ async def run(options: Options, shown: View) -> int:
         return code
 
 
-def read_plans(
-    options: Options,
-    secrets: Mapping[str, str],
-    shown: View,
-    *,
-    inherited: Mapping[str, str],
-    prefix: str,
-    quiet: bool = False,
-) -> dict[str, LocalQueue]:
-    """Read the YAML and plan each JobQueue. Raises `ConfigurationError` with all that is wrong, a line each."""
+def read_jobqueues(options: Options, shown: View, *, quiet: bool = False) -> tuple[JobQueue, ...]:
+    """Read the JobQueues of the YAML. Raises `ConfigurationError` with all that is wrong, a line each."""
     found = checks.check_files(options.files)
     if found.errors:
         raise ConfigurationError("\n".join(str(finding) for finding in found.errors))
     for finding in () if quiet else found.warnings:
         shown.say(f"warning: {finding}", style="yellow")
-    jobqueues = found.files.jobqueues
-    if not jobqueues:
+    if not found.files.jobqueues:
         msg = f"no JobQueue in {', '.join(options.files)}"
         raise ConfigurationError(msg)
-    return plan.plan_all(jobqueues, prefix=prefix, inherited=inherited, secrets=secrets)
+    return found.files.jobqueues
 
 
 @contextlib.asynccontextmanager

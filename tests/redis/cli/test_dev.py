@@ -170,6 +170,16 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_done(shop, wo
     assert "Traceback" not in done.stdout
 
 
+def test_yaml_may_come_from_standard_input(shop):
+    beside = ["--", *ENQUEUE, "emails", "greet", '{"name": "Ada"}', "--wait", "30s"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bullpen_cli", "dev", "-f", "-", "--until-idle", *beside],
+        cwd=shop.folder, env=shop.environment(), text=True, timeout=60, check=False, input=QUEUE,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert (done.returncode, "hello Ada" in done.stdout) == (0, True), done.stdout
+
+
 def test_a_command_beside_that_fails_ends_it(shop):
     done = shop.run("--until-idle", "--", sys.executable, "-c", "raise SystemExit(7)")
     assert done.returncode == 1

@@ -1,6 +1,7 @@
 """How a worker stops, and what becomes of jobs that it must not, or cannot, run."""
 
 import asyncio
+import contextvars
 import dataclasses
 import itertools
 import json
@@ -189,6 +190,26 @@ async def test_a_suspect_is_handed_over_with_its_lock(room: Room, ends: Ends) ->
         await solo.run_one(job_id, token)
     assert await room.state(job_id) == "completed"
     assert alone.outcomes() == ["completed"]
+
+
+async def test_a_suspect_whose_id_is_no_text_is_handed_over_too(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+
+    @q.handler("suspect")
+    async def suspect() -> str:
+        return "ran"
+
+    job_id, key = b"\xff1", room.keys.base.encode() + b"\xff1"
+    await room.link.call("HSET", key, "name", "suspect", "data", "{}", "opts", "{}", "bullpen:suspect", "1")
+    await room.link.call("LPUSH", room.keys.wait, job_id)
+    ends.takes_suspects = True
+    async with room.engine(q, hooks=ends):
+        await eventually(lambda: ends.suspects)
+    handed, token = ends.suspects[0]
+    assert await room.link.call("GET", key + b":lock") == token.encode()
+    async with room.make(q, concurrency=1, hooks=ends, slots=1) as alone:
+        await alone.run_one(handed, token)
+    assert await room.link.call("ZSCORE", room.keys.completed, job_id) is not None
 
 
 async def test_without_anybody_to_take_it_a_suspect_runs_here(room: Room, ends: Ends) -> None:
@@ -386,8 +407,6 @@ async def test_a_handler_that_cancels_its_own_task_has_failed(room: Room, ends: 
 
 
 async def test_nothing_of_one_job_reaches_the_next(room: Room, ends: Ends) -> None:
-    import contextvars
-
     left: contextvars.ContextVar[str] = contextvars.ContextVar("left", default="nothing")
     q = Handlers("q")
     tasks: list[asyncio.Task[object] | None] = []
@@ -478,3 +497,32 @@ async def test_a_job_that_arrives_after_the_order_to_stop_goes_back(room: Room, 
     assert await room.state(job_id) == "wait"
     assert await room.locks() == 0
     assert set(ends.outcomes()) <= {"released"}  # none when the order overtook the fetch
+
+
+class Sore:
+    """A value that cannot be compared, as arrays cannot."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of this is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def test_a_context_variable_may_hold_what_cannot_be_compared(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+    kept: contextvars.ContextVar[Sore] = contextvars.ContextVar("kept")
+    before = kept.set(Sore())
+    found = []
+
+    @q.handler("quick")
+    async def quick() -> None:
+        found.append(kept.get())
+        kept.set(Sore())
+
+    for _ in range(3):
+        await room.add("quick")
+    async with room.engine(q, hooks=ends, concurrency=1):
+        await room.idle(ends, 3)
+    assert ends.outcomes() == ["completed"] * 3
+    assert len({id(each) for each in found}) == 1  # nothing of a job reaches the next
+    kept.reset(before)

@@ -53,6 +53,15 @@ async def test_a_job_with_a_broken_field_runs_once_and_completes(room: Room, end
     assert await room.locks() == 0
 
 
+@pytest.mark.parametrize("field", ["timestamp", "bullpen:due", "processedOn", "bullpen:snoozes", "priority"])
+async def test_numbers_of_thousands_of_digits_end_nothing(room: Room, ends: Ends, field: str) -> None:
+    job = await room.add("work")
+    await room.link.call("HSET", room.keys.job(job), field, "9" * 5_000)
+    async with room.engine(handlers(), hooks=ends):
+        await room.becomes(job, "completed")
+    assert ends.outcomes() == ["completed"]
+
+
 async def test_an_ack_that_brings_a_broken_job_is_written_once(room: Room, ends: Ends) -> None:
     """The job before it has completed though Redis answered with an error; the broken one follows."""
     jobs = [await room.add("work") for _ in range(3)]

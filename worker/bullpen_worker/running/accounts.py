@@ -9,6 +9,7 @@ from bullpen_worker.running.acks import Ending
 from bullpen_worker.running.hooks import JobEnd
 from bullpen_worker.running.runs import Run
 
+_MOST_DIGITS: Final = 16
 _NO_FAILURE: Final = Failure("", "", "")
 
 
@@ -28,4 +29,4 @@ def job_end(run: Run, ending: Ending, run_ms: float | None) -> JobEnd:
 
 
 def _number(raw: bytes) -> int:
-    return int(raw) if raw.isdigit() else 0
+    return int(raw) if len(raw) <= _MOST_DIGITS and raw.isdigit() else 0

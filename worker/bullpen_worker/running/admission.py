@@ -21,6 +21,9 @@ from bullpen_worker.running.acks import Ending, PutOff
 from bullpen_worker.running.templates import FinishOptions, FinishSettings, Templates
 
 _MOST_TERMS: Final = 2_048
+_LONGEST_KEPT: Final = (
+    4_096  # bytes of name and options: with more, nothing is kept, as a few thousand of those would be much
+)
 _ID = re.compile(rb'"jobId":"[^"\\]*",?')
 _FLAGS: Final = {
     "failParentOnFailure": "fpof",
@@ -74,9 +77,12 @@ class Admission:
         key = (fields.get(b"name", b""), _ID.sub(b"", raw, 1) if b'"jobId"' in raw else raw)
         found = self._terms.get(key)
         if found is None:
+            found = self._work_out(key[0].decode(errors="replace"), raw)
+            if len(key[0]) + len(raw) > _LONGEST_KEPT:
+                return found
             if len(self._terms) >= _MOST_TERMS:
                 self._terms.clear()
-            found = self._terms[key] = self._work_out(key[0].decode(errors="replace"), raw)
+            self._terms[key] = found
         return found
 
     def verdict(self, stored: StoredJob, terms: Terms, now_ms: int, *, alone: bool) -> Verdict | None:
@@ -97,7 +103,7 @@ class Admission:
 
     def _unknown(self, stored: StoredJob, terms: Terms, now_ms: int) -> Verdict:
         registration = terms.registration
-        since_ms = stored.unknown_since or now_ms
+        since_ms = min(stored.unknown_since or now_ms, now_ms)  # noted by a worker whose clock was ahead, perhaps
         if now_ms - since_ms < self._policy.unknown_after_ms:
             return PutOff(since_ms)
         if registration is None:

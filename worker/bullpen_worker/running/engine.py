@@ -168,7 +168,8 @@ class Engine:
         async with contextlib.AsyncExitStack() as stack:
             await self._open(stack, 1)
             connection = await self._lines[0].ready()
-            key = self.pack.job_key(job_id.encode())
+            raw_id = job_id.encode(errors="surrogateescape")
+            key = self.pack.job_key(raw_id)
             flat = await connection.call(pack_command("HGETALL", key))
             if not isinstance(flat, list) or not flat:
                 return  # removed meanwhile
@@ -176,7 +177,7 @@ class Engine:
                 slot = self._crew.take()
                 slot.ask()
                 slot.token = token.encode()
-                self._start(slot, FetchedJob(job_id.encode(), flat))  # type: ignore[arg-type]  # a hash: bytes
+                self._start(slot, FetchedJob(raw_id, flat))  # type: ignore[arg-type]  # a hash: bytes
                 await vigil.until(self._only_job())
 
     def stop(self, grace_ms: int) -> None:
@@ -226,7 +227,7 @@ class Engine:
 
     def cancel(self, job_id: str, reason: CancelReason, text: str = "") -> bool:
         """Cancel the job if it runs here; says whether it does."""
-        slot = self._crew.find(job_id.encode())
+        slot = self._crew.find(job_id.encode(errors="surrogateescape"))
         if slot is not None:
             slot.cancel(reason, text)
         return slot is not None
@@ -335,7 +336,7 @@ class Engine:
 
     def hand_over(self, job_id: bytes, token: bytes) -> bool:
         """Have the job run in a process of its own, if there is a way to."""
-        return self._hooks.suspect(job_id.decode(errors="replace"), token.decode())
+        return self._hooks.suspect(job_id.decode(errors="surrogateescape"), token.decode())
 
     def ended(self, run: Run, ending: Ending, run_ms: float | None) -> None:
         """Count and log what became of the job."""

@@ -14,6 +14,8 @@ from bullpen_worker.running.templates import TOKEN_LENGTH
 LONGEST_ID: Final = MAX_TEXT_BYTES - TOKEN_LENGTH
 """Bytes of a job's id that fit in a row of the slot table."""
 
+_DIGITS: Final = 13  # of a time in ms, until the year 2286
+
 _TELLING: Final = frozenset({b"atm", b"stc", b"parent", b"rjk", b"defa", b"bullpen:suspect"})
 """Fields because of which something is to be seen to before the handler is called."""
 
@@ -47,7 +49,7 @@ class Run:
         stored = self.stored = StoredJob(job_id.decode(errors="replace"), fields, terms.opts)
         self.attempt = stored.attempts_made + 1 if b"atm" in fields else 1
         raw = fields.get(b"timestamp", b"")
-        self.timestamp = int(raw) if raw.isdigit() else stored.timestamp
+        self.timestamp = int(raw) if len(raw) == _DIGITS and raw.isdigit() else stored.timestamp
         self._output: JobOutput | None = None
         self._outbox = outbox
         self._line = line

@@ -117,7 +117,7 @@ class Slot:
                     found = await self._see_through(run)
                     break  # its task may be known to somebody by now
                 found = await self._complete(run, outcome)
-                if contextvars.copy_context() != clean:
+                if not _is_same(contextvars.copy_context(), clean):
                     break
         except asyncio.CancelledError:
             raise
@@ -293,6 +293,14 @@ class Slot:
             await asyncio.sleep(0)
         while task.cancelling():
             task.uncancel()
+
+
+def _is_same(context: contextvars.Context, before: contextvars.Context) -> bool:
+    """Whether no context variable has changed. It compares their values, which are anybody's."""
+    try:
+        return context == before
+    except Exception:  # noqa: BLE001 - arrays, say, have no plain answer: they are others, then
+        return False
 
 
 def _cancelled_itself(run: Run) -> Outcome:

@@ -159,6 +159,12 @@ def say() -> None:
     logging.getLogger("shop").warning("from a handler")
 
 
+@heavy.handler("mute", executor="process")
+def mute() -> int:
+    sys.stdout.close()
+    return 7
+
+
 @heavy.handler("thread", executor="thread")
 def thread() -> None: ...
 

@@ -152,6 +152,8 @@ class Worker:
         with _Clients(self._client, settings) as clients:
             async with Facilities(self._catalogue.registrations, self._concurrency, redis=settings) as facilities:
                 self._facilities = facilities
+                table.grow(self._concurrency)  # it may have been changed since they were made
+                facilities.resize(self._concurrency)
                 engine = self._engine = Engine(
                     settings=settings,
                     keys=keys,
@@ -238,7 +240,7 @@ class Worker:
 
     def _learn_cancel(self, run: Run, reason: str) -> None:
         if self._engine is not None:
-            self._engine.cancel(run.view.job_id.decode(errors="replace"), CancelReason.CANCELLED, reason)
+            self._engine.cancel(run.view.job_id.decode(errors="surrogateescape"), CancelReason.CANCELLED, reason)
 
 
 class _Relay:

@@ -48,6 +48,23 @@ async def test_it_runs_what_is_enqueued_and_drains_when_stopped(room: Room, sett
             await worker.run()
 
 
+async def test_its_concurrency_may_be_changed_before_it_has_begun(settings: RedisSettings) -> None:
+    q = Handlers("q")
+
+    @q.handler("work")
+    async def work() -> None: ...
+
+    async with Client(settings) as client, asyncio.timeout(20):
+        worker = Worker(client, queue="q", handlers=[q])
+        running = asyncio.create_task(worker.run())
+        await asyncio.sleep(0)  # it has begun, and waits for its policy
+        worker.concurrency = 300
+        engine = await eventually(lambda: worker._engine)
+        assert engine.concurrency == 300
+        worker.stop()
+        await running
+
+
 async def test_handlers_enqueue_with_the_client_of_the_worker(settings: RedisSettings) -> None:
     q = Handlers("q")
     seen: list[object] = []

@@ -124,6 +124,11 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+async def test_a_handler_that_closes_the_output_completes_and_the_next_too(executors: Processes) -> None:
+    assert [await value(executors, "mute") for _ in range(2)] == [7, 7]
+    assert len(executors.processes.pids) == 1
+
+
 async def test_it_runs_elsewhere_in_the_main_thread_of_a_process_that_is_used_again(
     executors: Processes,
 ) -> None:

@@ -278,7 +278,8 @@ class _Work:
         self._wire.send({"kind": "started"})
         outcome = execution.run_in_process(registration, job)
         self._report.flush()
-        sys.stdout.flush()
+        with contextlib.suppress(Exception):  # what the handler did to it spoils no outcome
+            sys.stdout.flush()
         self.is_running = False
         self._wire.send({"kind": "ended", "outcome": frames.outcome_to_data(outcome), "memory": resident_bytes()})
 

@@ -26,14 +26,35 @@ def _make_room(queue: MemoryQueue, wanted: AddJobs, now_ms: int) -> bool:
     excess = len(queue.waiting) + len(queue.prioritized) + wanted.coming - wanted.waiting_limit
     if excess <= 0:
         return True
+    found = [_there(queue, job, now_ms) for job in wanted.jobs if job.shape.waits]
+    spared = {job_id for job_id in found if job_id is not None}  # a newcomer that is a duplicate adds nothing
+    excess -= len(found) - found.count(None)
+    if excess <= 0 or None not in found:
+        return True
     if wanted.on_full == "Reject":
         return False
-    victims = [job_id for job_id in _by_urgency(queue) if b"rjk" not in queue.hashes[job_id]][:excess]
+    may_go = (job_id for job_id in _by_urgency(queue) if b"rjk" not in queue.hashes[job_id])
+    victims = [job_id for job_id in may_go if job_id not in spared][:excess]
     if len(victims) < excess:
         return False
     for job_id in victims:
         queue.remove(job_id, now_ms)
     return True
+
+
+def _there(queue: MemoryQueue, job: NewJob, now_ms: int) -> str | None:
+    """Give the id of the job that is there and that this one is, or is a duplicate of."""
+    if job.id in queue.hashes:
+        return job.id
+    options = job.shape.deduplication
+    key = None if options is None else queue.deduplication.get(str(options["id"]))
+    if options is None or key is None or (key.expires_ms is not None and key.expires_ms <= now_ms):
+        return None
+    if (key.expires_ms is None and key.job_id not in queue.hashes) or (
+        options.get("replace") and key.job_id in queue.delayed
+    ):
+        return None
+    return key.job_id
 
 
 def _by_urgency(queue: MemoryQueue) -> list[str]:

@@ -158,6 +158,37 @@ async def test_a_full_queue_drops_the_oldest(client, raw, set_policy):
     assert removed == [{"event": "removed", "jobId": handle.id, "prev": "wait"} for handle in old[:2]]
 
 
+@pytest.mark.parametrize("on_full", ["Reject", "DropOldest"])
+async def test_what_is_there_already_takes_no_room_in_a_full_queue(on_full, client, raw, set_policy):
+    """A repeated enqueue adds nothing: it is not refused, and nobody has to go for it."""
+    set_policy(limits={"waiting": 4, "onFull": on_full})
+    queue = client.queue("emails")
+    mine = [JobSpec.by_name("mine").with_options(job_id=f"mine-{n}") for n in range(2)]
+    once = Deduplication.simple("once"), Deduplication.throttle("a while", "1h")
+    first = await queue.enqueue_many(mine)
+    first += [await queue.enqueue("alike", {}, deduplication=each, priority=3) for each in once]
+    for _ in range(2):
+        assert [each.id for each in await queue.enqueue_many(mine)] == [each.id for each in first[:2]]
+        assert (await queue.enqueue("mine", {}, job_id="mine-1")).id == "mine-1"
+        again = [await queue.enqueue("alike", {}, deduplication=each, priority=3) for each in once]
+        assert [each.id for each in again] == [each.id for each in first[2:]]
+        set_policy(limits={"waiting": 2, "onFull": on_full})  # fewer than there are
+    assert (await queue.counts())["waiting"] == (await queue.counts())["prioritized"] == 2
+
+
+async def test_a_duplicate_among_newcomers_keeps_its_job_and_they_have_no_more_room_for_it(client, raw, set_policy):
+    set_policy(limits={"waiting": 3, "onFull": "DropOldest"})
+    queue = client.queue("emails")
+    mine = JobSpec.by_name("mine").with_options(job_id="mine")
+    old = await queue.enqueue_many([mine, *specs(2)])
+    new = await queue.enqueue_many([mine, *specs(1)])
+    assert raw.lrange(f"{KEY}:wait", 0, -1)[::-1] == ["mine", old[2].id, new[1].id]
+    debounced = Deduplication.debounce("d", "1h")
+    await queue.enqueue("x", {}, deduplication=debounced)
+    last = await queue.enqueue("x", {}, deduplication=debounced, delay="0s")  # replaces one that was delayed: it comes
+    assert raw.lrange(f"{KEY}:wait", 0, -1)[::-1] == [old[2].id, new[1].id, last.id]
+
+
 async def test_of_priorities_the_least_urgent_goes_first(client, raw, set_policy):
     set_policy(limits={"waiting": 4, "onFull": "DropOldest"})
     queue = client.queue("emails")

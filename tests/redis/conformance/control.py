@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from bullpen import (
     Context,
+    Deduplication,
     Keep,
     Retention,
 )
@@ -71,6 +72,21 @@ async def a_full_queue_that_drops_the_oldest(open: Open, folder: Path) -> Any:
     return report
 
 
+async def repeated_in_a_full_queue(open: Open, folder: Path) -> Any:
+    book = Book()
+    async with open(book.handlers, yaml=queue(folder, "limits: {waiting: 2}")) as side:
+        mine = book.note.job(1).with_options(job_id="mine")
+        alike = book.note.job(2).with_options(deduplication=Deduplication.simple("alike"))
+        first = [(await side.client.enqueue(job)).id for job in (mine, alike)]
+        again = [(await side.client.enqueue(job)).id for job in (mine, alike)]
+        both = [each.id for each in await side.client.enqueue_many([mine, alike])]
+        assert first == again == both
+        more = await refused(side.client.enqueue_many([mine, book.note.job(3)]))
+        await side.work()
+    assert book.lines == [1, 2]
+    return [more, book.lines]
+
+
 async def retried_removed_and_promoted_by_hand(open: Open, folder: Path) -> Any:
     book = Book()
 
@@ -121,6 +137,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     refused_at_the_door,
     a_closed_queue,
     a_full_queue_that_drops_the_oldest,
+    repeated_in_a_full_queue,
     retried_removed_and_promoted_by_hand,
     finished_jobs_are_trimmed,
 )

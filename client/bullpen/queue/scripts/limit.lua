@@ -9,14 +9,42 @@
       the queue's key base, with the colon
     Returns -103 when the queue is full
   Which jobs are dropped: the oldest of the least urgent priority first, those without a priority last, as they are
-  served first. Never a child of a flow, whose parent would wait for ever, and never a scheduler's run, which carries the
-  schedule on.
+  served first. Never a child of a flow, whose parent would wait for ever, never a scheduler's run, which carries the
+  schedule on, and never a job that one of the newcomers is a duplicate of: that newcomer adds nothing.
 ]]
 do
   local waitKey, pausedKey, prioritizedKey = KEYS[guardKeys + 2], KEYS[guardKeys + 3], KEYS[guardKeys + 4]
   local limit, coming = tonumber(ARGV[guardArgs + 2]), tonumber(ARGV[guardArgs + 3])
   local excess = redis.call("LLEN", waitKey) + redis.call("LLEN", pausedKey) + redis.call("ZCARD", prioritizedKey) +
     coming - limit
+  local spared = {}
+  if excess > 0 then
+    local there = 0
+    local function lookFor(packed, opts)
+      local job = cmsgpack.unpack(packed)
+      local base, id, key = job[1], job[2], job[9]
+      local found = redis.call("EXISTS", base .. id) == 1 and id
+      local other = not found and key and redis.call("GET", key)
+      if other and (redis.call("PTTL", key) > 0 or redis.call("EXISTS", base .. other) == 1) then
+        local replaces = (cmsgpack.unpack(opts)["de"] or {})["replace"] and redis.call("ZSCORE", base .. "delayed", other)
+        found = not replaces and other
+      end
+      if found then
+        there = there + 1
+        spared[found] = true
+      end
+    end
+    if guardArgs > 0 then
+      lookFor(ARGV[1], ARGV[3])
+    else
+      for i = 6, #ARGV, 4 do
+        if ARGV[i] ~= "d" then
+          lookFor(ARGV[i + 1], ARGV[i + 3])
+        end
+      end
+    end
+    excess = there < coming and excess - there or 0
+  end
   if excess > 0 then
     if ARGV[guardArgs + 4] ~= "1" then
       return -103
@@ -25,7 +53,7 @@ do
     local victims = {}
     local function consider(id, state)
       local job = redis.call("HMGET", base .. id, "parentKey", "rjk", "deid")
-      if not job[1] and not job[2] then
+      if not job[1] and not job[2] and not spared[id] then
         victims[#victims + 1] = {id, state, job[3]}
       end
     end

@@ -18,6 +18,8 @@ from bullpen_operator.connections.answers import fields_of
 from bullpen_operator.connections.pool import Redis, Trouble
 
 _SETTINGS: Final = ("maxmemory-policy", "maxmemory", "appendonly", "appendfsync", "save")
+_SECTIONS: Final = ("server", "memory", "persistence", "replication")
+"""Of INFO. Not all of it: before Redis 7 there is no end to the kinds of errors that it tells of, and tenants make them."""
 _SCRIPT: Final = "cmsgpack.pack({1}) cjson.encode({1}) return 1"  # what BullMQ's scripts use
 _VERSION: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){1,3}")
 
@@ -94,15 +96,18 @@ def connections_of(spec: Mapping[str, Any]) -> int:
 async def look(redis: Redis) -> Seen:
     """Look at a Redis. Raises `RedisUnavailable`."""
     commands = (
-        pack_command("INFO"),
+        *(pack_command("INFO", section) for section in _SECTIONS),
         pack_command("HELLO", 2),
         pack_command("EVAL", _SCRIPT, 0),
         pack_command("ACL", "USERS"),
         pack_command("ACL", "GETUSER", "default"),
         *(pack_command("CONFIG", "GET", name) for name in _SETTINGS),
     )
-    info, hello, script, users, default, *settings = await redis.exchange(b"".join(commands), len(commands))
-    fields = fields_of(info)
+    replies = await redis.exchange(b"".join(commands), len(commands))
+    infos, (hello, script, users, default, *settings) = replies[: len(_SECTIONS)], replies[len(_SECTIONS) :]
+    fields: dict[str, str] = {}
+    for info in infos:
+        fields |= fields_of(info)
     config: dict[str, str] = {}
     for reply in settings:
         config |= _pairs(reply)

@@ -116,6 +116,7 @@ class Redis:
             ref, kube, refused=lambda: isinstance(self.link.failure, AuthenticationRefused), timeout=CONNECT_SECONDS
         )
         self._looked_up = _LookedUp(self.endpoints, ref.namespace, lookups)
+        self._aside: Link | None = None
         self.link = Link(
             self._looked_up,
             patient=True,
@@ -197,6 +198,17 @@ class Redis:
         self._raise_error(replies)
         return replies[0]
 
+    async def call_aside(self, *words: Word, timeout: float = ANSWER_SECONDS) -> Reply:
+        """Send one command over a connection of its own, which alone is lost where the answer is too much.
+
+        For what others may have made any size. Raises `RedisUnavailable`, whose cause may be `ReplyTooLarge`, and `ReplyError`.
+        """
+        if self._aside is None:
+            self._aside = Link(
+                self._looked_up, patient=False, name="bullpen:operator:aside", timeout=ANSWER_SECONDS, limits=LIMITS
+            )
+        return await self._aside.call(*words, timeout=timeout)
+
     async def exchange(self, packed: bytes, count: int, *, timeout: float = ANSWER_SECONDS) -> list[Reply]:
         """Send `count` packed commands; error replies are values of the list. Raises `RedisUnavailable`."""
         self.used_at = self._monotonic()
@@ -246,6 +258,8 @@ class Redis:
         self._tried.set()
         if self._rested is not None:
             self._rested.cancel()
+        if self._aside is not None:
+            await self._aside.close()
         await self.link.close()
 
     # -- inside ------------------------------------------------------------------------------------------------

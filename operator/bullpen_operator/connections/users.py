@@ -29,6 +29,8 @@ LOOK_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 600.0
 ORPHAN_SECONDS: Final = 60.0
 """A user of a JobQueue that is not known to exist goes when it was seen for so long."""
+LOG_AGAIN_SECONDS: Final = 60.0
+"""A log that could not be read is looked at again after so long, and until then all users are set as often."""
 GIVE_UP_SECONDS: Final = 600.0
 """A Redis that nobody uses any more is looked for so long, to take users away there."""
 _AT_ONCE: Final = 100
@@ -65,6 +67,8 @@ class _Server:
     unsaved: bool = False
     has_file: bool = True
     set_at: float = 0.0
+    log_unread_at: float | None = None
+    """Since when the log of refused logins cannot be read."""
     refused_seen: frozenset[tuple[str, str]] = frozenset()
     orphans: dict[str, float] = field(default_factory=dict)
     leaving: set[str] = field(default_factory=set)
@@ -209,24 +213,21 @@ class Users:
     async def look(self, ref: RedisRef) -> None:
         """Look once, and mend what is amiss. Raises `RedisUnavailable`, `UsersRefused`, `ReplyError`."""
         server = self._servers[ref]
-        commands = (
-            pack_command("INFO", "server"),
-            pack_command("ACL", "USERS"),
-            pack_command("ACL", "LOG", _LOG_ENTRIES),
-        )
-        info, users, logins = await server.redis.exchange(b"".join(commands), len(commands))
+        commands = (pack_command("INFO", "server"), pack_command("ACL", "USERS"))
+        info, users = await server.redis.exchange(b"".join(commands), len(commands))
         for reply in (info, users):
             if isinstance(reply, ReplyError):
                 raise self._refused(server.redis, reply)
         there = answers.names(users, acl.user_prefix(self._cluster()))
         server.unseen = False
-        refused = answers.refused_logins(logins)
+        refused = answers.refused_logins(await self._log(server))
         locked_out = {user for user, _ in refused - server.refused_seen} & server.users.keys()
         server.refused_seen = refused
         other = self._learn(server, info)
         server.unset &= server.users.keys()
         missing = server.users.keys() - there | server.unset
-        stale = self._monotonic() - server.set_at >= RESYNC_SECONDS
+        resync = RESYNC_SECONDS if server.log_unread_at is None else LOG_AGAIN_SECONDS
+        stale = self._monotonic() - server.set_at >= resync
         if server.users and (other or missing or stale):
             await self._set(server, tuple(server.users))
             server.set_at = self._monotonic()
@@ -238,6 +239,19 @@ class Users:
         await self._sweep(server, there)
         if server.unsaved:
             await self._save(server)
+
+    async def _log(self, server: _Server) -> Reply:
+        """Read what was refused of late. Redis keeps it in full: names and keys of any length, of whoever tries them."""
+        now = self._monotonic()
+        if server.log_unread_at is not None and now - server.log_unread_at < LOG_AGAIN_SECONDS:
+            return None
+        try:
+            found = await server.redis.call_aside("ACL", "LOG", _LOG_ENTRIES)
+        except (RedisUnavailable, ReplyError):
+            server.log_unread_at = now
+            return None
+        server.log_unread_at = None
+        return found
 
     async def _identify(self, server: _Server) -> None:
         try:

@@ -10,10 +10,17 @@ import redis
 
 from bullpen import embedded
 from bullpen.api.v1alpha1 import JobQueue
+from bullpen.errors import RedisUnavailable
 from bullpen.queue.declaration import OwnedElsewhere, Owner, ReadOwnership, WriteDeclaration, declare
 from bullpen.queue.keys import QueueKeys
+from bullpen.redis.findings import Status
+from bullpen.redis.wire import Reply
+from bullpen_operator.connections import acl, health
+from bullpen_operator.connections import users as module
+from bullpen_operator.connections.acl import Confines
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
+from bullpen_operator.connections.users import Users, Wanted
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Key
 from bullpen_operator.scaling.looking import ROOM_BYTES, Sight
@@ -152,3 +159,65 @@ async def test_a_connection_on_which_somebody_always_waits_may_be_answered_for_e
 
     await asyncio.gather(*(ask() for _ in range(8)))
     assert there.up
+
+
+async def test_what_a_tenant_was_refused_costs_nobody_else_the_operator(
+    there: Redis, tenant: redis.Redis, own: embedded.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis notes what it refused in full: a key of five megabytes, a name of as many."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    users = Users(there_of(there), cluster=lambda: "c1", exists=lambda *_: True, leading=lambda: True)
+    name, other = users.name("shop", "emails"), users.name("shop", "images")
+    hashed = acl.password_hash("mine")
+    await users.put(there, name, Wanted(Confines("shop", ("emails",)), (hashed,)))
+    await users.put(there, other, Wanted(Confines("shop", ("images",)), (hashed,)))
+    with contextlib.closing(redis.Redis.from_url(own.url, username=name, password="mine", protocol=2)) as hostile:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            hostile.get("x" * 5_000_000)
+        with pytest.raises(redis.exceptions.RedisError):
+            hostile.execute_command("AUTH", "x" * 5_000_000, "x")
+    with pytest.raises(RedisUnavailable, match="sent too much"):
+        await there.call_aside("ACL", "LOG", 16)
+    for _ in range(3):
+        await users.look(there.ref)
+    assert there.up
+    tenant.acl_deluser(other)
+    await users.look(there.ref)
+    assert other.encode() in tenant.acl_users() or other in tenant.acl_users()
+    tenant.acl_log_reset()
+    monkeypatch.setattr(module, "LOG_AGAIN_SECONDS", 0.0)
+    await users.look(there.ref)
+    tenant.execute_command("ACL", "SETUSER", other, "resetpass")
+    with (
+        contextlib.closing(redis.Redis.from_url(own.url, username=other, password="mine")) as locked_out,
+        pytest.raises(redis.exceptions.AuthenticationError),
+    ):
+        locked_out.ping()
+    await users.look(there.ref)
+    with contextlib.closing(redis.Redis.from_url(own.url, username=other, password="mine")) as let_in:
+        assert let_in.ping()
+
+
+def there_of(there: Redis) -> Redises:
+    """A pool that knows this one."""
+    redises = Redises(Secrets())
+    redises._known[there.ref] = there
+    return redises
+
+
+async def test_errors_of_a_tenants_making_are_not_read(there: Redis, tenant: redis.Redis) -> None:
+    sent = []
+    exchange = there.exchange
+
+    async def noted(packed: bytes, count: int, **options: float) -> list[Reply]:
+        sent.append(packed)
+        return await exchange(packed, count, **options)
+
+    there.exchange = noted  # type: ignore[method-assign]
+    seen = await health.look(there)
+    assert seen.version
+    assert {finding.status for finding in seen.findings.values()} <= {Status.OK, Status.WARN}
+    # Before Redis 7 there is no end to the kinds of errors that it counts, and a script makes as many as it likes.
+    assert b"$4\r\nINFO\r\n*" not in sent[0]
+    for section in (b"server", b"memory", b"persistence", b"replication"):
+        assert section in sent[0]

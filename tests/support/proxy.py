@@ -38,13 +38,14 @@ class Proxy:
             writer.transport.abort()
             return
         self.accepted += 1
-        if self._upstream.path is not None:
-            back_reader, back_writer = await asyncio.open_unix_connection(str(self._upstream.path))
-        else:
-            back_reader, back_writer = await asyncio.open_connection(self._upstream.host, self._upstream.port)
-        ends = {writer, back_writer}
-        self._pairs |= ends
+        ends = {writer}
         try:
+            if self._upstream.path is not None:
+                back_reader, back_writer = await asyncio.open_unix_connection(str(self._upstream.path))
+            else:
+                back_reader, back_writer = await asyncio.open_connection(self._upstream.host, self._upstream.port)
+            ends.add(back_writer)
+            self._pairs |= ends
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, back_writer, replies=False))
                 group.create_task(self._pump(back_reader, writer, replies=True))

@@ -8,7 +8,7 @@ import pytest
 
 from bullpen import Handlers
 from tests.redis.worker.conftest import Ends, Room
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, patience
 
 
 def sleepers(seconds: float = 0.0) -> tuple[Handlers[None], list[float]]:
@@ -64,7 +64,7 @@ async def test_delayed_jobs_start_when_they_are_due(room: Room, ends: Ends) -> N
             await room.add("due", {"at": now + delay}, {"delay": delay, "timestamp": now})
         await room.idle(ends, 20)
     assert min(late) >= 0
-    assert sorted(late)[10] < 50  # on a busy machine; the benchmark says how well
+    assert sorted(late)[10] < 50 * patience()  # on a busy machine; the benchmark says how well
 
 
 async def test_total_concurrency_below_ours_neither_stalls_nor_is_passed(room: Room, ends: Ends) -> None:
@@ -91,15 +91,19 @@ async def test_total_concurrency_below_ours_neither_stalls_nor_is_passed(room: R
 
 
 async def test_a_rate_limit_gives_a_burst_in_each_window(room: Room, ends: Ends) -> None:
-    q, starts = sleepers()
+    q, _ = sleepers()
     await room.link.call("HSET", room.keys.meta, "max", 5, "duration", 300)
     for _ in range(15):
         await room.add("nap")
     async with room.engine(q, hooks=ends):
         await room.idle(ends, 15)
-    bursts = Counter(round((start - starts[0]) / 0.3) for start in starts)
-    assert bursts == {0: 5, 1: 5, 2: 5}
-    assert all(later - earlier >= 0.29 for earlier, later in zip(starts[::5], starts[5::5], strict=False))
+    events = await room.link.call("XRANGE", room.keys.events, "-", "+")
+    assert isinstance(events, list)
+    # By Redis' clock: ours may be put off in between.
+    starts = [int(entry[0].split(b"-")[0]) for entry in events if entry[1][1] == b"active"]  # type: ignore[index,union-attr]
+    assert len(starts) == 15
+    assert all(later - earlier >= 299 for earlier, later in zip(starts, starts[5:], strict=False))
+    assert starts[-1] - starts[0] < 3_000  # two windows later; who waits for its poll takes 10 s
 
 
 async def test_an_idle_worker_starts_a_job_at_once(room: Room, ends: Ends) -> None:
@@ -111,7 +115,7 @@ async def test_an_idle_worker_starts_a_job_at_once(room: Room, ends: Ends) -> No
             await room.add("nap")
             await room.idle(ends, number + 1)
             took.append(starts[-1] - at)
-    assert sorted(took)[10] < 0.05
+    assert sorted(took)[10] < 0.05 * patience()
 
 
 async def test_an_idle_worker_hardly_asks(room: Room, ends: Ends) -> None:
@@ -176,7 +180,7 @@ async def test_a_retiring_worker_passes_its_share_of_the_total_on(room: Room, en
             first.hold()
             await room.idle(others, 1, timeout=3)
     assert ends.outcomes() == ["completed"]
-    assert starts[1] - starts[0] < 0.7  # not at the next poll, after 5 s
+    assert starts[1] - starts[0] < min(0.7 * patience(), 4)  # not at the next poll, after 5 s
 
 
 async def test_concurrency_follows_orders_at_run_time(room: Room, ends: Ends) -> None:
@@ -200,7 +204,7 @@ async def test_concurrency_follows_orders_at_run_time(room: Room, ends: Ends) ->
         engine.concurrency = 2
         await eventually(lambda: engine.busy <= 2)
         seen.clear()
-        await room.idle(ends, 50)
+        await room.idle(ends, len(ends.ends) + 10)
         assert max(seen) <= 2
         engine.concurrency = 0
         await eventually(lambda: engine.busy == 0)

@@ -17,7 +17,7 @@ from bullpen_worker.supervision.config import WorkerConfig
 from bullpen_worker.supervision.supervisor import Supervisor
 from tests.chaos import jobs
 from tests.chaos.conftest import LOCK_S
-from tests.support.waiting import eventually_sync
+from tests.support.waiting import eventually_sync, patience
 
 
 def test_a_handler_that_holds_the_gil_keeps_its_lock_and_probes_answer(lab):
@@ -44,8 +44,8 @@ def test_sigterm_is_obeyed_while_a_handler_holds_the_gil(lab):
     eventually_sync(lambda: lab.ids("start"))
     began = time.monotonic()
     worker.term()
-    assert worker.wait(15) == 0
-    assert time.monotonic() - began < 8
+    assert worker.wait(60) == 0
+    assert time.monotonic() - began < 8 * patience()
     job = lab.job(stuck.id)
     assert lab.redis.lrange("bull:chaos:wait", 0, -1) == [stuck.id]
     assert "atm" not in job
@@ -60,7 +60,7 @@ def test_a_second_sigterm_gives_back_at_once(lab):
     worker.term()
     eventually_sync(lambda: worker.probe("/readyz")[1].strip() == "stopping")
     worker.term()
-    assert worker.wait(10) == 0
+    assert worker.wait(30) == 0
     assert sorted(lab.redis.lrange("bull:chaos:wait", 0, -1)) == sorted(handle.id for handle in running)
     assert all("atm" not in lab.job(handle.id) for handle in running)
 
@@ -160,7 +160,7 @@ def test_what_cannot_start_ends_the_worker_with_its_message(lab, module, says, m
         lambda command, **rest: popen([module if word == "tests.chaos.jobs" else word for word in command], **rest),
     )
     worker = lab.work()
-    assert worker.wait(20) == 1
+    assert worker.wait(60) == 1
     assert says in worker.log.read_text()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+
+import pytest
 
 from bullpen.queue.keys import QueueKeys
 from bullpen_worker.keeping.keeper import Keeper
@@ -35,6 +38,20 @@ async def test_jobs_that_end_soon_cost_no_call(queue, keeper, table, line):
     table.clear(0)
     await keeper.renew()
     assert line.calls == 0
+
+
+@pytest.mark.parametrize("times", [20, 1 / 6])
+async def test_another_duration_by_the_policy_costs_no_running_job_its_lock(queue, keeper, table, notes, client, times):
+    await hold(queue, table, 0, "job0")
+    task = asyncio.create_task(keeper._renew_for_ever())
+    await eventually(lambda: notes.kept >= 1)
+    keeper.terms = dataclasses.replace(TERMS, lock_ms=int(TERMS.lock_ms * times))
+    changed = now_ms()
+    while now_ms() < changed + 2 * TERMS.lock_ms:
+        assert await client.exists(queue.keys.lock("job0"))
+        assert notes.lost_jobs == []
+        await asyncio.sleep(0.01)
+    task.cancel()
 
 
 async def test_a_lock_that_is_gone_is_told_once(queue, keeper, table, notes, client):

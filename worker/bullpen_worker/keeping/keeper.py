@@ -137,6 +137,7 @@ class Keeper:
         self._wall_ms = wall_ms
         self._terms = terms
         self._leases = Leases(terms.lock_ms)
+        self._changed = asyncio.Event()
         self._tables: list[SlotTable] = []
         self._extend = extend_locks()
         self._recover = recover_script()
@@ -154,6 +155,7 @@ class Keeper:
     def terms(self, terms: Terms) -> None:
         self._terms = terms
         self._leases.lock_ms = terms.lock_ms
+        self._changed.set()
 
     def watch(self, table: SlotTable) -> None:
         """Renew what `table` says runs."""
@@ -178,8 +180,11 @@ class Keeper:
 
     async def _renew_for_ever(self) -> None:
         while True:
+            self._changed.clear()
             await self.renew()
-            await asyncio.sleep(self._terms.lock_ms / leases.TICKS_PER_LOCK / 1000)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._leases.tick_ms / 1000):
+                    await self._changed.wait()
 
     async def renew(self) -> None:
         """Look once: tell what was lost, renew what is due."""
@@ -195,7 +200,8 @@ class Keeper:
         tokens = msgpack.packb([run.view.token for run in due], use_bin_type=False)
         ids = msgpack.packb([run.view.job_id for run in due], use_bin_type=False)
         # As soon as the oldest of them is too old, that must be noticed, whether Redis answers or not.
-        patience_ms = lock_ms // leases.TICKS_PER_LOCK if self._leases_are_old(due, now_ms) else lock_ms // 3
+        held_ms = min(self._leases.holds_ms(run) for run in due)
+        patience_ms = held_ms // leases.TICKS_PER_LOCK if self._leases_are_old(due, now_ms) else held_ms // 3
         try:
             async with asyncio.timeout(patience_ms / 1000):
                 reply = await self._redis.eval(
@@ -209,7 +215,7 @@ class Keeper:
             return
         failed = set(cast("list[bytes]", reply))
         kept = [run for run in due if run.view.job_id not in failed]
-        self._leases.renewed(kept, now_ms)
+        self._leases.renewed(kept, now_ms, lock_ms)
         suspects = [run for run in due if run.view.job_id in failed and run.goes_on]
         if suspects:
             # Finished, most likely, and the answer to that is on its way to the process that runs it.
@@ -220,7 +226,7 @@ class Keeper:
         self._hooks.renewed(len(kept), len(gone))
 
     def _leases_are_old(self, due: Iterable[Run], now_ms: int) -> bool:
-        return any(self._leases.age_ms(run, now_ms) > self._terms.lock_ms // 2 for run in due)
+        return any(self._leases.age_ms(run, now_ms) > self._leases.holds_ms(run) // 2 for run in due)
 
     # -- the dead ------------------------------------------------------------
 

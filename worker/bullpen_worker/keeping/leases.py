@@ -19,6 +19,10 @@ TICKS_PER_LOCK: Final = 12
 RENEWALS_PER_LOCK: Final = 3
 """A lock is renewed at this fraction of its duration."""
 
+HEARD_MS: Final = 60_000
+"""How long a process may go on to set locks for another duration than it was told last: one that stands still for longer locks
+nothing meanwhile."""
+
 
 Key = tuple[SlotTable, int, int]
 """Table, slot and generation: the table itself, since the identity of one that is gone may come again."""
@@ -44,48 +48,82 @@ class Run:
 
 
 class Leases:
-    """What is known of the locks. Times are monotonic milliseconds; call `look` every `lock_ms` / `TICKS_PER_LOCK`."""
+    """What is known of the locks. Times are monotonic milliseconds; call `look` every `tick_ms`.
+
+    A lock holds for as long as it was set for, whatever `lock_ms` says by now. When that changes, `look` has all renewed at
+    once; what is locked meanwhile is taken to be by the shorter of both, as its process may not have heard of the other.
+    """
 
     def __init__(self, lock_ms: int) -> None:
-        self.lock_ms = lock_ms
-        self._set_ms: dict[Key, int] = {}
+        self._lock_ms = self._before_ms = lock_ms
+        self._has_changed = False
+        self._heard_ms = 0  # when all have heard of the latest change
+        self._set_ms: dict[Key, tuple[int, int]] = {}  # since when, for how long
         self._lost: set[Key] = set()
+
+    @property
+    def lock_ms(self) -> int:
+        """How long a lock holds that is set now."""
+        return self._lock_ms
+
+    @lock_ms.setter
+    def lock_ms(self, lock_ms: int) -> None:
+        if lock_ms != self._lock_ms:
+            self._before_ms = min(self._before_ms, self._lock_ms)
+            self._lock_ms = lock_ms
+            self._has_changed = True
+
+    @property
+    def tick_ms(self) -> float:
+        """How long to wait until the next look, unless `lock_ms` changes before."""
+        return min(self._lock_ms, self._before_ms) / TICKS_PER_LOCK
 
     def look(self, runs: Iterable[Run], now_ms: int) -> tuple[list[Run], list[Run]]:
         """Say what is to be renewed now, and what has just been lost.
 
         Nothing is to be renewed until one lock is old enough; then all are. What no longer runs is forgotten.
         """
-        set_ms: dict[Key, int] = {}
+        changed, self._has_changed = self._has_changed, False
+        if changed:
+            self._heard_ms = now_ms + HEARD_MS
+        elif now_ms >= self._heard_ms:
+            self._before_ms = self._lock_ms
+        # Those not seen before were locked before the change, where there was one just now.
+        new_ms = self._before_ms if changed else min(self._lock_ms, self._before_ms)
+        set_ms: dict[Key, tuple[int, int]] = {}
         held: list[Run] = []
         lost: list[Run] = []
         still_lost = set()
-        oldest_ms = now_ms
+        due = changed
         for run in runs:
             if run.key in self._lost:
                 still_lost.add(run.key)
                 continue
-            at_ms = self._set_ms.get(run.key, run.view.started_ms)
-            if now_ms - at_ms >= self.lock_ms:
+            at_ms, for_ms = self._set_ms.get(run.key) or (run.view.started_ms, new_ms)
+            age_ms = now_ms - at_ms
+            if age_ms >= for_ms:
                 lost.append(run)
                 still_lost.add(run.key)
                 continue
-            set_ms[run.key] = at_ms
-            oldest_ms = min(oldest_ms, at_ms)
+            set_ms[run.key] = at_ms, for_ms
+            due = due or age_ms >= for_ms // RENEWALS_PER_LOCK
             held.append(run)
         self._set_ms, self._lost = set_ms, still_lost
-        due = held and now_ms - oldest_ms >= self.lock_ms // RENEWALS_PER_LOCK
         return (held if due else []), lost
 
     def age_ms(self, run: Run, now_ms: int) -> int:
         """Say how long ago the lock was surely set."""
-        return now_ms - self._set_ms.get(run.key, run.view.started_ms)
+        return now_ms - self._known(run)[0]
 
-    def renewed(self, runs: Iterable[Run], sent_ms: int) -> None:
-        """Take in that Redis renewed these locks, when the command had been sent at `sent_ms`."""
+    def holds_ms(self, run: Run) -> int:
+        """Say for how long the lock was set."""
+        return self._known(run)[1]
+
+    def renewed(self, runs: Iterable[Run], sent_ms: int, lock_ms: int) -> None:
+        """Take in that Redis renewed these locks for `lock_ms`, when the command had been sent at `sent_ms`."""
         for run in runs:
             if run.key in self._set_ms:
-                self._set_ms[run.key] = sent_ms
+                self._set_ms[run.key] = sent_ms, lock_ms
 
     def lose(self, run: Run) -> bool:
         """Take in that Redis has no such lock. Returns whether that is news."""
@@ -94,3 +132,6 @@ class Leases:
         self._set_ms.pop(run.key, None)
         self._lost.add(run.key)
         return True
+
+    def _known(self, run: Run) -> tuple[int, int]:
+        return self._set_ms.get(run.key) or (run.view.started_ms, min(self._lock_ms, self._before_ms))

@@ -6,13 +6,15 @@ import asyncio
 import threading
 
 import pytest
+import redis.asyncio
 
+from bullpen.queue.keys import QueueKeys
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.keeping.custody import Custody, CustodyThread
 from bullpen_worker.keeping.heartbeat import Entry
 from bullpen_worker.keeping.leases import Run
 from bullpen_worker.keeping.recovery import Death
-from tests.support.keeping import SELF, TERMS, now_ms
+from tests.support.keeping import SELF, TERMS, Line, Queue, now_ms
 from tests.support.waiting import eventually
 
 ENTRY = Entry("pod", 1, 2, 10, 0, 1, "working", [], "0.1")
@@ -111,6 +113,34 @@ async def test_a_crash_is_accounted_for(custody, queue, table, death, crashes, c
     assert await queue.field("7", "bullpen:suspect") == "1"
     assert await queue.field("7", "bullpen:deaths") == f"{death.value[0]}:{SELF}/1"
     assert (await queue.field("7", "defa") is not None) is quarantined
+
+
+async def test_many_jobs_go_back_in_their_order(custody, queue, table):
+    held = [await hold(queue, table, slot, str(slot)) for slot in range(8)]
+    assert all(released.given_back for released in await custody.release(held, death=Death.COMPANY, by="x"))
+    assert await queue.waiting() == [str(slot) for slot in range(8)]
+
+
+async def test_who_has_many_jobs_waits_for_a_frozen_redis_once(redis_server, told, table):
+    """Not for each of them, which would keep a pod of a hundred slots for minutes after its end."""
+    client = redis.asyncio.Redis.from_url(redis_server.url)
+    line = Line(redis_server.url)
+    queue = Queue(client, QueueKeys("bull", "mail"), line)
+    custody = make(redis_server.url, queue, told)
+    task = asyncio.create_task(custody.run())
+    try:
+        await eventually(lambda: told.policies)
+        held = [await hold(queue, table, slot, str(slot)) for slot in range(8)]
+        redis_server.freeze()
+        async with asyncio.timeout(25):
+            released = await custody.release(held)
+        assert not any(each.given_back for each in released)
+    finally:
+        redis_server.thaw()
+        task.cancel()
+        await asyncio.wait([task])
+        await line.close()
+        await client.aclose()
 
 
 async def test_what_somebody_else_runs_by_now_is_left_alone(custody, queue, table, client):

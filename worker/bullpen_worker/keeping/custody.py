@@ -179,10 +179,11 @@ class Custody:
     async def release(self, runs: Iterable[Run], *, death: Death = Death.NONE, by: str = "") -> list[Released]:
         """Put these jobs back to wait, no attempt spent, each with what `death` of the process `by` means for it.
 
-        Tried until Redis answers, or the locks have run out: then the jobs are taken back like any dead worker's.
+        Tried until Redis answers, or the locks have run out: then the jobs are taken back like any dead worker's. All at once, as
+        who ends must not wait for a Redis that is away as many times as it had jobs.
         """
         until = time.monotonic() + self.keeper.terms.lock_ms / 1000
-        return [await self._release(run, death, by, until) for run in runs]
+        return await asyncio.gather(*(self._release(run, death, by, until) for run in runs))
 
     async def _release(self, run: Run, death: Death, by: str, until: float) -> Released:
         while True:

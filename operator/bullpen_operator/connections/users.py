@@ -317,11 +317,13 @@ class Users:
         nobodys = {
             user
             for user, owner in ours.items()
-            if user not in server.users and (not self._exists(*owner) or self._elsewhere(server, user))
+            if not self._exists(*owner) or (user not in server.users and self._elsewhere(server, user))
         }
         server.orphans = {user: server.orphans.get(user, now) for user in nobodys}
         gone = [user for user, since in server.orphans.items() if now - since >= ORPHAN_SECONDS][:_AT_ONCE]
         if gone:
+            for user in gone:
+                server.users.pop(user, None)
             await server.redis.call("ACL", "DELUSER", *gone)
             server.unsaved = True
             log.info("users_of_nobody_removed", extra={"redis": server.redis.id, "users": len(gone)})

@@ -12,6 +12,7 @@ from bullpen.clients.session import Session, Store
 from bullpen.durations import Duration
 from bullpen.jobs import JobSpec, JobType
 from bullpen.options import EnqueueOptions
+from bullpen.queue.requests import check_known_id
 from bullpen.redis import binding
 from bullpen.redis.settings import RedisSettings
 
@@ -94,10 +95,10 @@ class Client:
     def handle(self, job_type: JobType[..., R], job_id: str, /) -> JobHandle[R]:
         """Give the handle of a job that was enqueued elsewhere, with the type of its result. Asks nothing of Redis.
 
-        Raises `OptionInvalid` for a job type without a queue: ``client.queue(…).job(…)`` then.
+        Raises `OptionInvalid` for a job type without a queue: ``client.queue(…).job(…)`` then; and for what can be no job's id.
         """
         queue = sending.queue_of(job_type)
-        return JobHandle(self._session, queue, job_id, job_type.read_result)
+        return JobHandle(self._session, queue, check_known_id(job_id), job_type.read_result)
 
     async def health(self) -> "HealthReport":
         """Examine the Redis of this client. What is wrong with it is a finding, never an error."""

@@ -1,10 +1,15 @@
 """Steps by which a client controls one job: what several operations make together, or one with an error for its answer."""
 
+from typing import Final
+
 from bullpen.errors import JobGone, JobNotEnded, JobScheduled
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.base import Steps, do
 from bullpen.queue.operations.jobs import CancelJob, Cancelling, FoundJob, GetJob, PromoteJob, RemoveJob, RetryJob
 from bullpen.queue.operations.queues import ReadPolicy
+
+MAX_REASON: Final = 1_024
+"""The most characters of why a job was cancelled: it is copied into the job and into the queue's events."""
 
 
 def find(keys: QueueKeys, job_id: str) -> Steps[FoundJob]:
@@ -16,7 +21,8 @@ def find(keys: QueueKeys, job_id: str) -> Steps[FoundJob]:
 
 
 def cancel(keys: QueueKeys, job_id: str, reason: str, now_ms: int) -> Steps[Cancelling]:
-    """Cancel the job, kept afterwards as its options and the queue's policy say for failed jobs."""
+    """Cancel the job, kept afterwards as its options and the queue's policy say for failed jobs. The reason is cut."""
+    reason = reason[:MAX_REASON].encode(errors="backslashreplace").decode()
     found = yield from do(GetJob(keys, job_id))
     if found is None:
         return "gone"

@@ -24,6 +24,7 @@ from bullpen.queue.operations.queues import (
     ReadPolicy,
     ResumeQueue,
 )
+from bullpen.queue.requests import check_known_id
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -69,8 +70,8 @@ class Queue:
         return [JobHandle(self._session, *each) for each in placed]
 
     def job(self, job_id: str, /) -> JobHandle[JsonValue]:
-        """Give the handle of a job of this queue. Asks nothing of Redis."""
-        return JobHandle(self._session, self.name, job_id, sending.any_json)
+        """Give the handle of a job of this queue. Asks nothing of Redis. Raises `OptionInvalid` for what can be no job's id."""
+        return JobHandle(self._session, self.name, check_known_id(job_id), sending.any_json)
 
     async def jobs(
         self, state: ListedState, *, start: int = 0, count: int = 100, newest_first: bool = False
@@ -129,8 +130,8 @@ class SyncQueue:
         return [SyncJobHandle(self._session, *each) for each in placed]
 
     def job(self, job_id: str, /) -> SyncJobHandle[JsonValue]:
-        """Give the handle of a job of this queue. Asks nothing of Redis."""
-        return SyncJobHandle(self._session, self.name, job_id, sending.any_json)
+        """Give the handle of a job of this queue. Asks nothing of Redis. Raises `OptionInvalid` for what can be no job's id."""
+        return SyncJobHandle(self._session, self.name, check_known_id(job_id), sending.any_json)
 
     def jobs(
         self, state: ListedState, *, start: int = 0, count: int = 100, newest_first: bool = False

@@ -14,6 +14,7 @@ from bullpen.clients.sync_session import SyncSession, SyncStore
 from bullpen.durations import Duration
 from bullpen.jobs import JobSpec, JobType
 from bullpen.options import EnqueueOptions
+from bullpen.queue.requests import check_known_id
 from bullpen.redis import binding
 from bullpen.redis.settings import RedisSettings
 
@@ -82,7 +83,8 @@ class SyncClient:
 
     def handle(self, job_type: JobType[..., R], job_id: str, /) -> SyncJobHandle[R]:
         """Give the handle of a job that was enqueued elsewhere; see `Client.handle`."""
-        return SyncJobHandle(self._session, sending.queue_of(job_type), job_id, job_type.read_result)
+        queue = sending.queue_of(job_type)
+        return SyncJobHandle(self._session, queue, check_known_id(job_id), job_type.read_result)
 
     def health(self) -> "HealthReport":
         """Examine the Redis of this client. What is wrong with it is a finding, never an error."""

@@ -45,6 +45,9 @@ _RESERVED_IDS: Final = frozenset(
     ]
 )
 
+_RESERVED_GROUPS: Final = frozenset({"de", "dn", "metrics"})
+_BELOW_A_JOB: Final = frozenset({"lock", "logs", "dependencies", "processed", "failed", "unsuccessful"})
+
 T = TypeVar("T")
 
 
@@ -264,6 +267,22 @@ def check_id(job_id: object) -> str:
         raise _invalid("job_id", job_id, "text that can be written as UTF-8") from None
     if size > _LONGEST_ID:
         raise _invalid("job_id", f"{job_id[:40]}…", f"at most {_LONGEST_ID} bytes")
+    return job_id
+
+
+def check_known_id(job_id: object) -> str:
+    """Give the id if there may be a job of it: whoever made it, also a scheduler (``repeat:<its id>:<time>``).
+
+    Raises `OptionInvalid` for what names another of the queue's keys: it may come from a URL, and removing ``meta`` or
+    ``bullpen:policy`` would remove the queue's settings.
+    """
+    if not isinstance(job_id, str) or not job_id or any("\ud800" <= letter <= "\udfff" for letter in job_id):
+        raise _invalid("job id", job_id, "text that can be written as UTF-8")
+    first, *more = job_id.split(":")
+    is_run = first == "repeat" and len(more) >= 2 and more[-1].isdigit()
+    is_old = len(more) == 2 and first not in _RESERVED_IDS | _RESERVED_GROUPS and more[-1] not in _BELOW_A_JOB
+    if len(job_id) > _LONGEST_ID or not (is_run or is_old or (not more and first not in _RESERVED_IDS)):
+        raise _invalid("job id", f"{job_id[:40]}…" if len(job_id) > 40 else job_id, "an id that a job can have")
     return job_id
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bullpen import JobGone, JobNotEnded, JobScheduled, JobSpec, Keep, OptionInvalid, Retention
+from bullpen import JobCancelled, JobGone, JobNotEnded, JobScheduled, JobSpec, JobType, Keep, OptionInvalid, Retention
 from bullpen.queue.keys import QueueKeys
 
 KEYS = QueueKeys("bull", "emails")
@@ -83,6 +83,26 @@ async def test_a_cancelled_job_is_kept_as_its_options_say(client, raw):
     assert not raw.exists(KEYS.job(handle.id))
     last = [fields for _, fields in raw.xrange(KEYS.events) if fields["event"] == "failed"]
     assert last[0]["failedReason"] == "cancelled: why"
+
+
+async def test_a_reason_may_be_anything_and_is_kept_in_bounds(client, raw):
+    for reason in ("\ud800", "why " * 100_000):
+        handle = await client.queue("emails").enqueue("welcome")
+        assert await handle.cancel(reason)
+        assert len(raw.hget(KEYS.job(handle.id), "failedReason")) < 1_100
+        with pytest.raises(JobCancelled):
+            await handle.result(timeout="1s")
+
+
+async def test_the_queue_s_own_keys_are_no_jobs(client, sync_client, raw):
+    await client.queue("emails").pause()
+    for make in (client.queue("emails").job, sync_client.queue("emails").job):
+        with pytest.raises(OptionInvalid, match="'meta'"):
+            make("meta")
+    for both in (client, sync_client):
+        with pytest.raises(OptionInvalid, match="bullpen:policy"):
+            both.handle(JobType("welcome", queue="emails", data=dict), "bullpen:policy")
+    assert await client.queue("emails").paused()
 
 
 async def test_a_job_that_runs_has_its_worker_told(client, raw, finish):

@@ -12,7 +12,7 @@ from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.adding import BATCH, Refusal
 from bullpen.queue.operations.queues import ReadPolicy
 from bullpen.queue.policy import BUILT_IN, QueuePolicy
-from bullpen.queue.requests import Request, check_id
+from bullpen.queue.requests import Request, check_id, check_known_id
 
 KEYS = QueueKeys("bull", "emails")
 NOW = 1_790_000_000_000
@@ -175,6 +175,34 @@ def test_ids_that_a_job_cannot_have(job_id):
 @pytest.mark.parametrize("job_id", ["order-7", "007", "7a", "1.5", "+7", "wait-1", "ü", "x" * 1024])
 def test_ids_that_a_job_can_have(job_id):
     assert check_id(job_id) == job_id
+
+
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        *("meta", "wait", "id", "bullpen:policy", "bullpen:owner", "de:once", "metrics:completed:data", "repeat:daily"),
+        *("7:lock", "01a203a9-4ee0-7ed8-abe1-5cf2bc76af11:logs", "a:b:processed", "", "\ud800", "x" * 1025, None),
+    ],
+)
+def test_what_names_another_key_of_the_queue_is_no_job(job_id):
+    with pytest.raises(OptionInvalid, match="job id"):
+        check_known_id(job_id)
+
+
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        "7",
+        "order-7",
+        "01a203a9-4ee0-7ed8-abe1-5cf2bc76af11",
+        "repeat:daily:1790000000000",
+        "repeat:a:b:1",
+        "a:b:c",
+        "ü",
+    ],
+)
+def test_every_job_of_anybody_is_found_by_its_id(job_id):
+    assert check_known_id(job_id) == job_id
 
 
 def test_lifo_needs_a_queue_without_priorities():

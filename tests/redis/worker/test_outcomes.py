@@ -163,6 +163,24 @@ async def test_a_running_job_is_cancelled_from_outside(room: Room, ends: Ends) -
     assert not engine.cancel("nobody", CancelReason.CANCELLED)
 
 
+@pytest.mark.parametrize("reason", ["half of \ud83d", "x" * 1_000_000, "\ud83d" * 5_000])
+async def test_any_reason_to_cancel_can_be_written(room: Room, ends: Ends, reason: str) -> None:
+    """Half of a surrogate pair is what remains where Node cuts a text in the middle of an emoji."""
+    q = Handlers("q")
+
+    @q.handler("cancels")
+    async def cancels() -> None:
+        raise Cancel(reason)
+
+    job_id = await room.add("cancels")
+    async with room.engine(q, hooks=ends):
+        fields = await room.becomes(job_id, "failed")
+    said = fields["failedReason"].removeprefix("cancelled: ")
+    assert reason.encode(errors="backslashreplace").decode().startswith(said)
+    assert 10 < len(said) < 20_000
+    assert ends.outcomes() == ["cancelled"]
+
+
 async def test_rate_limited_holds_the_whole_queue(room: Room, ends: Ends) -> None:
     q = Handlers("q")
     starts: list[float] = []

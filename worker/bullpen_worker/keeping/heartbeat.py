@@ -29,6 +29,8 @@ NAMES_LENGTH: Final = 4_096
 
 PROTOCOL: Final = 1
 
+_LONGEST_REASON: Final = 2_048  # as of failures; an order is anybody's text
+
 WorkState = Literal["working", "retiring", "stopping"]
 
 
@@ -166,7 +168,7 @@ def _lease(order: bytes, now_ms: int) -> int | None:
 
 def _reason(entry: bytes) -> str:
     reason = _field(entry, "reason")
-    return reason if isinstance(reason, str) else ""
+    return reason[:_LONGEST_REASON] if isinstance(reason, str) else ""
 
 
 def _field(raw: bytes, name: str) -> object:

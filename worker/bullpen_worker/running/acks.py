@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from bullpen.handling import outcomes
+from bullpen.handling import failures, outcomes
 from bullpen.handling.failures import Failure
 from bullpen.queue import records
 from bullpen.queue.records import StoredJob
@@ -174,7 +174,7 @@ def plan(
         case outcomes.Failed():
             ack = writing.failed(ending.failure)
         case outcomes.Cancelled():
-            ack = writing.failed(Failure("bullpen.Cancel", CANCELLED_PREFIX + ending.reason, ""))
+            ack = writing.failed(Failure("bullpen.Cancel", CANCELLED_PREFIX + _writable(ending.reason), ""))
         case outcomes.Expired():
             ack = writing.failed(Failure("bullpen.Expired", EXPIRED, ""))
         case outcomes.Snoozed():
@@ -269,6 +269,11 @@ class _Writing:
         )
         # moveToDelayed answers 0 for "nothing to fetch", and for a limit or a due time too: only a fetch would tell.
         return replace(self.finished(packed), telling=False)
+
+
+def _writable(reason: str) -> str:
+    """Give what a handler, or whoever cancelled, said, such that it can be written: it is anybody's text, of any length."""
+    return reason[: failures.MAX_REASON_BYTES].encode(errors="backslashreplace").decode()
 
 
 def _traces(stack: str, stored: StoredJob) -> list[str]:

@@ -138,7 +138,7 @@ async def test_a_job_that_we_have_worked_on_goes_on_there(node, queue, redis_url
     assert await handle.promote()
     with pytest.raises(JobFailed):
         await handle.result(timeout="10s")
-    assert [job["attempt"] for job in node.jobs] == [1]
+    assert [job["attempt"] for job in (await node.told()).jobs] == [1]
     found = await node.getJob("q", handle.id)
     assert (found["attemptsMade"], found["attemptsStarted"], len(found["stacktrace"])) == (2, 2, 2)
 

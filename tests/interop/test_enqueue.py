@@ -129,7 +129,7 @@ async def test_a_node_worker_obeys_the_policy_that_our_client_wrote_into_the_job
     await node.worker("q")
     with pytest.raises(Exception, match="it failed"):
         await failing.result(timeout="10s")
-    assert [job["attempt"] for job in node.jobs if job["name"] == "fails"] == [0, 1]
+    assert [job["attempt"] for job in (await node.told()).jobs if job["name"] == "fails"] == [0, 1]
     assert (await failing.info()).attempts == 2
     assert not raw.exists(f"bull:q:{done.id}")
 

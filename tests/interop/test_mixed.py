@@ -60,7 +60,7 @@ async def test_total_concurrency_over_both(node, redis_url, raw):
 
         await eventually(done, 20)
     assert most == 3
-    assert len(ours) + len(node.jobs) == jobs
+    assert len(ours) + len((await node.told()).jobs) == jobs
 
 
 async def test_a_rate_limit_over_both(node, redis_url, raw):
@@ -135,7 +135,7 @@ async def test_node_takes_back_what_our_killed_worker_had(node, redis_url, raw, 
     raw.hset(KEYS.job(job_id), "data", json.dumps({"value": "recovered"}))
     await node.worker("q", FAST_STALLS)
     assert await node.waitUntilFinished("q", job_id, 15_000) == "recovered"
-    assert node.stalled == [job_id]
+    assert (await node.told()).stalled == [job_id]
     assert left(raw) == (0, [], 0)
 
 
@@ -165,6 +165,7 @@ async def test_locks_of_ours_are_renewed_under_a_node_worker_that_looks_for_stal
         await eventually(lambda: ours)
         await node.worker("q", FAST_STALLS)
         assert await node.waitUntilFinished("q", job_id, 15_000) == 1
+    await node.told()
     assert (len(ours), node.stalled, node.jobs) == (1, [], [])
 
 

@@ -89,7 +89,7 @@ async def test_one_job_id_is_one_job(node, queue):
     await first.result(timeout="10s")
     again = await queue.enqueue("work", {"value": 2}, job_id="order-7")
     assert await again.result(timeout="10s") == 1
-    assert len(node.jobs) == 1
+    assert len((await node.told()).jobs) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_attempts_and_backoff(node, queue, raw, backoff, waits_ms):
     handle = await queue.enqueue("work", {"does": "fail"}, attempts=3, backoff=backoff)
     with pytest.raises(JobFailed):
         await handle.result(timeout="10s")
-    assert [job["attempt"] for job in node.jobs] == [0, 1, 2]
+    assert [job["attempt"] for job in (await node.told()).jobs] == [0, 1, 2]
     found = await node.getJob("q", handle.id)
     assert found["attemptsMade"] == 3
     events = raw.xrange("bull:q:events")
@@ -128,7 +128,7 @@ async def test_retention(node, queue, keep, kept, ends):
     for _ in range(5):
         await queue.enqueue("work", {"does": does}, attempts=1, retention=Retention(**{ends: keep}))
     await eventually(lambda: _counts(queue, waiting=0, active=0, **{ends: kept}))
-    assert len(node.jobs) == 5
+    assert len((await node.told()).jobs) == 5
 
 
 async def _counts(queue, **expected):
@@ -147,7 +147,7 @@ async def test_simple_and_throttle(node, queue):
     assert second.id != first.id
     await second.result(timeout="10s")
     assert (await queue.enqueue("work", {}, deduplication=throttle)).id == second.id
-    assert len(node.jobs) == 2
+    assert len((await node.told()).jobs) == 2
 
 
 async def test_debounce_runs_the_last(node, queue):
@@ -156,7 +156,7 @@ async def test_debounce_runs_the_last(node, queue):
         await queue.enqueue("work", {"number": number}, deduplication=Deduplication.debounce("d", "200ms"))
     await eventually(lambda: node.jobs)
     await eventually(lambda: _counts(queue, waiting=0, active=0, delayed=0))
-    assert [job["data"]["number"] for job in node.jobs] == [3]
+    assert [job["data"]["number"] for job in (await node.told()).jobs] == [3]
 
 
 async def test_keep_last_runs_the_last_afterwards(node, queue):
@@ -210,7 +210,7 @@ async def test_a_job_that_we_cancel_before_node_has_it(node, queue):
     with pytest.raises(JobCancelled, match="not needed"):
         await handle.result(timeout="10s")
     await (await queue.enqueue("other", {})).result(timeout="10s")
-    assert names(node) == ["other"]
+    assert names(await node.told()) == ["other"]
 
 
 async def test_a_job_that_failed_under_node_is_retried_by_us(node, queue):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.interop.conftest import NodeError
 from tests.support.does import obedient, working, write_policy
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, patience
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ async def test_a_delay_is_kept_to_the_millisecond(node, worker, starts):
     await eventually(lambda: starts)
     found = await node.getJob("q", job_id)
     late_ms = found["processedOn"] - found["timestamp"] - 400
-    assert 0 <= late_ms < 250
+    assert 0 <= late_ms < 250 * patience()
 
 
 async def test_one_job_id_is_one_job(node, worker, starts):
@@ -101,7 +101,7 @@ async def test_attempts_and_backoff(node, worker, starts, raw, backoff, waits_ms
     if backoff is not None:
         for index, (least, most) in enumerate(waits_ms):
             waited_ms = (starts[index + 1].at - starts[index].at) * 1000
-            assert least - 2 <= waited_ms < most + 250
+            assert least - 2 <= waited_ms < most + 250 * patience()
     found = await node.getJob("q", job_id)
     assert (found["attemptsMade"], len(found["stacktrace"])) == (3, 3)
     exhausted = await eventually(lambda: [each for each in node.events if each["type"] == "retries-exhausted"])
@@ -126,7 +126,7 @@ async def test_a_backoff_that_only_its_producer_knows_is_the_policys(node, redis
     async with working(redis_url, obedient(starts)):
         with pytest.raises(NodeError):
             await node.waitUntilFinished("q", job_id, 10_000)
-    assert 0.148 <= starts[1].at - starts[0].at < 0.5
+    assert 0.148 <= starts[1].at - starts[0].at < 0.5 * patience()
 
 
 @pytest.mark.parametrize(
@@ -292,14 +292,17 @@ async def test_node_pauses_and_resumes(node, worker, starts):
     await eventually(lambda: len(starts) == 3, 2)
 
 
-async def test_a_global_rate_limit_set_by_node(node, redis_url, starts):
+async def test_a_global_rate_limit_set_by_node(node, redis_url, starts, raw):
     await node.setGlobalRateLimit("q", 4, 300)
     async with working(redis_url, obedient(starts)):
         await asyncio.gather(*(node.add("q", "work", {}) for _ in range(12)))
         await eventually(lambda: len(starts) == 12, 10)
+    # By Redis' clock: ours may be put off in between.
+    at_ms = [int(number.split("-")[0]) for number, event in raw.xrange("bull:q:events") if event["event"] == "active"]
+    assert len(at_ms) == 12
     for index in range(8):  # no five within one period
-        assert starts[index + 4].at - starts[index].at >= 0.28
-    assert starts[-1].at - starts[0].at < 3
+        assert at_ms[index + 4] - at_ms[index] >= 299
+    assert at_ms[-1] - at_ms[0] < 3_000
 
 
 async def test_a_rate_limit_that_a_handler_of_ours_raises_holds_for_node(node, worker, starts):
@@ -322,7 +325,7 @@ async def test_total_concurrency_set_by_node(node, redis_url, starts, raw):
 
         await eventually(done, 10)
     assert most == 2
-    assert starts[-1].at - starts[0].at < 1.5  # ideally 0.36 s: no stall
+    assert starts[-1].at - starts[0].at < 1.5 * patience()  # ideally 0.36 s: no stall
 
 
 # -- schedulers and flows made by Node ---------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Leases:
 
     def __init__(self, lock_ms: int) -> None:
         self._lock_ms = self._before_ms = lock_ms
-        self._has_changed = False
+        self._has_looked = self._has_changed = False
         self._heard_ms = 0  # when all have heard of the latest change
         self._set_ms: dict[Key, tuple[int, int]] = {}  # since when, for how long
         self._lost: set[Key] = set()
@@ -68,7 +68,9 @@ class Leases:
 
     @lock_ms.setter
     def lock_ms(self, lock_ms: int) -> None:
-        if lock_ms != self._lock_ms:
+        if not self._has_looked:  # nothing was locked by any other
+            self._lock_ms = self._before_ms = lock_ms
+        elif lock_ms != self._lock_ms:
             self._before_ms = min(self._before_ms, self._lock_ms)
             self._lock_ms = lock_ms
             self._has_changed = True
@@ -83,6 +85,7 @@ class Leases:
 
         Nothing is to be renewed until one lock is old enough; then all are. What no longer runs is forgotten.
         """
+        self._has_looked = True
         changed, self._has_changed = self._has_changed, False
         if changed:
             self._heard_ms = now_ms + HEARD_MS

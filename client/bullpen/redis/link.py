@@ -168,9 +168,7 @@ class Link:
         connection = self.connection
         if connection is not None and (self._patient or not await self._moved(connection)):
             return connection
-        if self.state is LinkState.CLOSED:
-            msg = f"the link to Redis at {self._where} is closed"
-            raise ConnectFailed(msg)
+        self._refuse_if_closed()
         if self._patient:
             return await self._wait_ready(within)
         return await self._connect_once(within)
@@ -273,6 +271,11 @@ class Link:
                     raise
                 raise failures.unavailable(error, where=self._where) from error
 
+    def _refuse_if_closed(self) -> None:
+        if self.state is LinkState.CLOSED:
+            msg = f"the link to Redis at {self._where} is closed"
+            raise ConnectFailed(msg)
+
     def _limit(self, timeout: float | None) -> float:
         if timeout is not None:
             return timeout
@@ -318,6 +321,7 @@ class Link:
     async def _share(self, limit: float) -> Connection:
         attempt = self._attempt
         if attempt is None or attempt.done():
+            self._refuse_if_closed()
             attempt = self._attempt = asyncio.create_task(self._connect(limit), name=f"connect to {self._where}")
             attempt.add_done_callback(_seen)
         try:

@@ -49,6 +49,7 @@ log = logging.getLogger("bullpen.operator")
 
 PREPARE_AGAIN_SECONDS: Final = 2.0
 OVERTAKEN_SECONDS: Final = 0.2
+LONGEST_OVERTAKEN_SECONDS: Final = 2.0
 _CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
 
 
@@ -247,7 +248,7 @@ class Operator:
         except Conflict as error:
             # Another was quicker: what is true now is on its way to the cache, unless the watches fail.
             log.debug("reconcile_overtaken", extra={"key": str(key), "error": str(error)})
-            self.queue.failed(key)
+            self.queue.failed(key, longest=LONGEST_OVERTAKEN_SECONDS)
             return
         except BullpenError as error:
             delay = self.queue.failed(key)

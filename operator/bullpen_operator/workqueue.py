@@ -76,10 +76,10 @@ class WorkQueue(Generic[K]):
             self._waiting += 1
             self._changed.set()
 
-    def failed(self, key: K) -> float:
-        """Have the key worked on again, later than after its last failure. Gives the delay in seconds."""
+    def failed(self, key: K, *, longest: float = LONGEST_BACKOFF_SECONDS) -> float:
+        """Have the key worked on again, later than after its last failure, but within `longest` seconds. Gives the delay."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = backoff(failures, self._random)
+        delay = min(longest, backoff(failures, self._random))
         self.add(key, delay=delay)
         return delay
 

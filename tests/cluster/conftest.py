@@ -4,12 +4,15 @@ Tests share it: each works in a `namespace` of its own, and takes an `own_api_se
 the cluster's. `api_server` has no controllers (a test writes a Deployment's status itself); `control_plane` has them.
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
 
 import pytest
+from redis import Redis
 
+from bullpen import embedded
 from bullpen.api import crd
 from tests.support import requirements
 from tests.support.kubernetes import apiserver, binaries
@@ -81,3 +84,18 @@ def bullpen_api(api_server: ApiServer) -> Api:
     api = api_server.api()
     api.install(crd.definitions().values())
     return api
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[embedded.Server]:
+    """A Redis of the module's own."""
+    with embedded.start(unix=False) as started:
+        yield started
+
+
+@pytest.fixture
+def redis(server: embedded.Server) -> Iterator[Redis]:
+    """A client of that Redis, which is empty."""
+    with contextlib.closing(Redis.from_url(server.url)) as client:
+        client.flushall()
+        yield client

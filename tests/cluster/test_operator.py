@@ -4,7 +4,6 @@ import json
 
 import aiohttp
 import pytest
-from redis import Redis
 
 from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
@@ -21,20 +20,6 @@ READY = ("True", "AsDeclared")
 @pytest.fixture(scope="module")
 def kinds(api_server):
     api_server.api().install(operators.CRDS.read_text())
-
-
-@pytest.fixture(scope="module")
-def server():
-    with embedded.start(unix=False) as started:
-        yield started
-
-
-@pytest.fixture
-def redis(server):
-    client = Redis.from_url(server.url)
-    client.flushall()
-    yield client
-    client.close()
 
 
 @pytest.fixture

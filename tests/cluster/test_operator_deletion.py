@@ -1,29 +1,14 @@
 """What becomes of queues when their JobQueues are deleted, on a real API server and a real Redis."""
 
 import pytest
-from redis import Redis
 
-from bullpen import Client, embedded
+from bullpen import Client
 from bullpen.queue.keys import QueueKeys
 from tests.support import operators
 from tests.support.operators import VERSION, conditions, jobqueue, redis_connection, running
 from tests.support.waiting import eventually
 
 KEYS = QueueKeys("bull", "emails")
-
-
-@pytest.fixture(scope="module")
-def server():
-    with embedded.start(unix=False) as started:
-        yield started
-
-
-@pytest.fixture
-def redis(server):
-    client = Redis.from_url(server.url)
-    client.flushall()
-    yield client
-    client.close()
 
 
 @pytest.fixture

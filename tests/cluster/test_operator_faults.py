@@ -3,9 +3,8 @@
 import gc
 
 import pytest
-from redis import Redis
 
-from bullpen import Client, embedded
+from bullpen import Client
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.kube import access, kinds
 from bullpen_operator.kube import client as kube_client
@@ -18,20 +17,6 @@ from tests.support.waiting import eventually
 
 READY = ("True", "AsDeclared")
 SIMPLE = {"minReplicas": 1, "maxReplicas": 5, "jobsPerReplica": 1}
-
-
-@pytest.fixture(scope="module")
-def server():
-    with embedded.start(unix=False) as started:
-        yield started
-
-
-@pytest.fixture
-def redis(server):
-    client = Redis.from_url(server.url)
-    client.flushall()
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """What the operator tells of scaling beside the status: events of changes, and series that go with whom they are of."""
 
 import pytest
-from redis import Redis
 
-from bullpen import embedded
 from bullpen.queue.keys import QueueKeys
 from tests.support import operators
 from tests.support.operators import VERSION, conditions, jobqueue, redis_connection, running
@@ -12,24 +10,10 @@ from tests.support.waiting import eventually
 KEYS = QueueKeys("bull", "emails")
 
 
-@pytest.fixture(scope="module")
-def server(api_server):
-    api_server.api().install(operators.CRDS.read_text())
-    with embedded.start(unix=False) as started:
-        yield started
-
-
 @pytest.fixture
-def redis(server):
-    client = Redis.from_url(server.url)
-    client.flushall()
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def cluster(api, namespace, server, redis):
+def cluster(api_server, api, namespace, server, redis):
     """A namespace with a default connection to the test's Redis."""
+    api_server.api().install(operators.CRDS.read_text())
     api.apply(redis_connection(namespace, server.url))
     return namespace
 

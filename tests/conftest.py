@@ -1,10 +1,18 @@
 """Fixtures of the whole suite. `bullpen_redis` (a shared, emptied server) comes from the package's own pytest plugin."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from bullpen import embedded
+from tests.support import loops
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], loops.WatchedLoop]]:
+    """Give the loop that each async test runs on."""
+    return {"watched": loops.WatchedLoop}
 
 
 @pytest.fixture(scope="session")

@@ -137,3 +137,15 @@ def test_a_closed_port_refuses_and_opens_again(through, namespace, faulty):
         through.create(config(namespace))
     faulty.heal()
     assert through.create(config(namespace))
+
+
+def test_it_ends_beside_a_server_that_says_no_goodbye(own_api_server: ApiServer):
+    own = own_api_server.api()
+    own.namespace("some")
+    with proxy.between(own_api_server) as faulty:
+        through = Api(own_api_server.login("admin", "system:masters", server=faulty.url).kubeconfig)
+        with Watch(through, "v1", "ConfigMap", "some"):
+            eventually_sync(lambda: faulty.watching("configmaps") == 1)
+            with own_api_server.frozen():
+                faulty.close()  # raises where a connection to the server is left open
+        through.close()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from asyncio import sslproto
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from bullpen_operator import operator
 from bullpen_operator.kube import access
 from bullpen_operator.operator import Operator
 from bullpen_operator.settings import Settings
+from tests.support import loops
 from tests.support.kubernetes.api import Api
 from tests.support.kubernetes.apiserver import Login
 
@@ -45,21 +45,7 @@ async def running(login: Login, namespace: str, **settings: Any) -> AsyncIterato
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        await _end_goodbyes()
-
-
-async def _end_goodbyes() -> None:
-    """Cut off connections that wait for the API server's TLS goodbye.
-
-    aiohttp leaves those of requests that were cancelled to it. In a process that ends it does not matter; a test's loop ends
-    before its process, and what it leaves open fails a later test.
-    """
-    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
-        protocol = transport.get_protocol()
-        if isinstance(protocol, sslproto.SSLProtocol) and protocol._state is sslproto.SSLProtocolState.SHUTDOWN:
-            transport.abort()
-    for _ in range(3):  # they are told so in the loop's next turns
-        await asyncio.sleep(0)
+        await loops.end_goodbyes()
 
 
 @dataclass

@@ -15,6 +15,8 @@ ReplicaSet, and a test writes their status itself. There is no node in either ca
 import contextlib
 import functools
 import json
+import os
+import signal
 import ssl
 import subprocess
 import urllib.request
@@ -120,6 +122,17 @@ class ApiServer:
         return subprocess.run(command, input=stdin, text=True, capture_output=True, check=True, timeout=60).stdout
 
     # --- life
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold the server's process where it stands: connections stay, and nothing answers."""
+        pid = self._server.pid
+        assert pid is not None, "it does not run"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def start(self) -> None:
         """Start all that does not run, and wait until the API is ready. Data of an earlier start are there again."""

@@ -29,6 +29,7 @@ import aiohttp
 import yarl
 from aiohttp import web
 
+from tests.support import loops
 from tests.support.certificates import Pair
 from tests.support.kubernetes.apiserver import ApiServer
 from tests.support.kubernetes.attributes import Attributes, attributes
@@ -158,6 +159,8 @@ class Proxy:
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._ending.set)
             self._thread.join(10)
+        if self._failure is not None:
+            raise RuntimeError("the proxy did not end well") from self._failure
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None, "the proxy was not started"
@@ -165,7 +168,8 @@ class Proxy:
 
     def _main(self) -> None:
         try:
-            asyncio.run(self._run())
+            with asyncio.Runner(loop_factory=loops.WatchedLoop) as runner:
+                runner.run(self._run())
         except BaseException as failure:  # `start` and the test's thread say it
             self._failure = failure
             raise

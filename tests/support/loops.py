@@ -34,7 +34,7 @@ async def end_goodbyes() -> None:
     """
     for transport in _open(asyncio.get_running_loop()):
         protocol = transport.get_protocol()
-        if isinstance(protocol, sslproto.SSLProtocol) and protocol._state in _SAYING_GOODBYE:
+        if isinstance(protocol, sslproto.SSLProtocol) and protocol._state in _SAYING_GOODBYE:  # type: ignore[attr-defined]
             transport.abort()
     await _turns()
 

@@ -239,6 +239,21 @@ async def test_an_attempt_past_its_timeout_is_cancelled_and_spent(room: Room, en
     assert ends.outcomes() == ["timeout"]
 
 
+async def test_a_new_policy_holds_from_the_next_job_on(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+
+    @q.handler("slow")
+    async def slow() -> None:
+        await asyncio.sleep(30)
+
+    async with room.engine(q, hooks=ends) as engine:
+        await eventually(lambda: engine.table.last_fetch_ms)
+        engine.apply_policy(dataclasses.replace(BUILT_IN, timeout_ms=30))
+        await room.add("slow")
+        await room.idle(ends, 1)
+    assert ends.outcomes() == ["timeout"]
+
+
 async def test_a_thread_past_its_timeout_keeps_its_slot_until_it_ends(room: Room, ends: Ends) -> None:
     q = Handlers("q")
     ending: list[float] = []

@@ -68,7 +68,8 @@ def decide(observation: Observation, policy: ScalingPolicy, history: History, no
     past = history.resumed(now_ms, is_known=observation.known).with_reading(observation, now_ms)
     if policy.mode == "Hold":
         number = _Number(observation.replicas)
-        return number.decision(Reason.HOLD, "mode Hold keeps what runs", past, now_ms + LOOK_AGAIN_MS)
+        after = _recommended(past, policy, number.replicas, now_ms)
+        return number.decision(Reason.HOLD, "mode Hold keeps what runs", after, now_ms + LOOK_AGAIN_MS)
     if policy.mode == "Manual":
         return _manual(observation, policy, past, now_ms)
     if not observation.known:
@@ -117,8 +118,9 @@ def _manual(observation: Observation, policy: ScalingPolicy, past: History, now_
         _protect_running(number, observation, policy, now_ms)
     else:
         number.at_least(observation.replicas, Reason.UNKNOWN, "which pods are busy is not known")
+    after = _recommended(past, policy, number.replicas, now_ms)
     next_check_ms = now_ms + (LOOK_SOON_MS if number.limited else LOOK_AGAIN_MS)
-    return number.decision(Reason.MANUAL, f"replicas is set to {policy.manual_replicas}", past, next_check_ms)
+    return number.decision(Reason.MANUAL, f"replicas is set to {policy.manual_replicas}", after, next_check_ms)
 
 
 def _automatic(observation: Observation, policy: ScalingPolicy, past: History, now_ms: int) -> Decision:
@@ -186,13 +188,7 @@ def _slow_down(
 ) -> History:
     """Apply `behavior`, and remember what was recommended."""
     current, up, down = observation.replicas, policy.behavior.up, policy.behavior.down
-    after = past.with_recommendation(
-        number.replicas,
-        now_ms,
-        up_window_ms=up.window_ms,
-        down_window_ms=down.window_ms,
-        period_ms=behavior.longest_period_ms(policy.behavior),
-    )
+    after = _recommended(past, policy, number.replicas, now_ms)
     steady = behavior.stabilized(number.replicas, current, after.highs, after.lows)
     steady = max(min(steady, policy.max_replicas), least)
     window_ms = down.window_ms if steady > number.replicas else up.window_ms
@@ -206,6 +202,17 @@ def _slow_down(
     if fewest is not None and number.replicas < current:
         number.at_least(fewest, Reason.SCALE_DOWN_LIMIT, "behavior.scaleDown allows for now")
     return after
+
+
+def _recommended(past: History, policy: ScalingPolicy, replicas: int, now_ms: int) -> History:
+    """Remember a number as far back as `behavior` looks; one that was held or set by hand too, so that a return to Auto begins with it."""
+    return past.with_recommendation(
+        replicas,
+        now_ms,
+        up_window_ms=policy.behavior.up.window_ms,
+        down_window_ms=policy.behavior.down.window_ms,
+        period_ms=behavior.longest_period_ms(policy.behavior),
+    )
 
 
 def _protect_running(number: _Number, observation: Observation, policy: ScalingPolicy, now_ms: int) -> None:

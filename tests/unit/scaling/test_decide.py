@@ -16,6 +16,7 @@ from bullpen.scaling import (
     Window,
     decide,
 )
+from bullpen.scaling.policy import Mode
 
 NOW = 1_798_797_600_000  # Friday 2027-01-01 10:00 UTC
 MINUTE = 60_000
@@ -172,6 +173,19 @@ def test_unknown_is_not_zero() -> None:
     assert decide(gone, asked(), IDLE_LONG, NOW).message == "Redis refused the connection: what runs is held"
     assert decide(gone, asked(mode="Manual", manual_replicas=9), IDLE_LONG, NOW).replicas == 9
     assert decide(gone, asked(), IDLE_LONG, NOW).history.idle_readings == 0
+
+
+@pytest.mark.parametrize("mode", ["Hold", "Manual"])
+def test_what_was_held_or_set_by_hand_goes_no_sooner_than_the_window_says(mode: Mode) -> None:
+    before = asked(mode=mode, manual_replicas=9, behavior=Behavior())
+    history = NOTHING
+    for second in range(0, 600, 30):
+        at_ms = NOW + second * 1_000
+        history = decide(replace(seen(replicas=9, waiting=10), at_ms=at_ms), before, history, at_ms).history
+    for passed_ms, replicas, reason in ((1_000, 9, Reason.STABILIZATION), (MINUTE, 1, Reason.JOBS_WAITING)):
+        then = at_ms + passed_ms
+        decision = decide(replace(seen(replicas=9, waiting=10), at_ms=then), asked(behavior=Behavior()), history, then)
+        assert (decision.replicas, decision.reason) == (replicas, reason)
 
 
 def test_times_of_any_length_are_told() -> None:

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from bullpen.scaling import Behavior, Direction, History, Observation, ScalingPolicy, decide
 from bullpen.scaling.history import Mark
+from bullpen.scaling.policy import Mode
 
 NOW = 1_798_797_600_000
 
@@ -92,8 +93,9 @@ def test_recommendations_stay_few() -> None:
     assert len(history.lows) <= 20
 
 
-def test_changes_stay_few() -> None:
-    history, policy = History(), ScalingPolicy(max_replicas=20, behavior=Behavior(down=Direction()))
+@pytest.mark.parametrize("mode", ["Auto", "Hold", "Manual"])
+def test_changes_stay_few(mode: Mode) -> None:
+    history, policy = History(), ScalingPolicy(mode=mode, max_replicas=20, behavior=Behavior(down=Direction()))
     for second in range(100):
         at = NOW + second * 1_000
         history = decide(reading(at, waiting=second % 2 * 100, replicas=second % 2 * 10), policy, history, at).history

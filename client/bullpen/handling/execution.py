@@ -120,12 +120,15 @@ def call_ahead(
     try:
         args, kwargs = registration.decode(data, version)
         call = registration.function(*args, **kwargs)
-        if call.__class__ is not types.CoroutineType:
-            return cast("Awaitable[object]", call)
-        waits_for = call.send(None)
-    except StopIteration as done:
-        value = done.value
     except BaseException as error:  # noqa: BLE001 - raised again where it counts
+        return _raising(error)
+    if call.__class__ is not types.CoroutineType:
+        return cast("Awaitable[object]", call)
+    try:
+        waits_for = call.send(None)
+    except StopIteration as done:  # of the coroutine's own end: one that a validator raises is an error
+        value = done.value
+    except BaseException as error:  # noqa: BLE001 - as above
         return _raising(error)
     else:
         return resumed(call, waits_for)
@@ -203,11 +206,19 @@ async def _call_async(registration: Registration, context: BaseContext[Any], job
 async def _call_thread(
     registration: Registration, context: BaseContext[Any], job: ActiveJob, executors: Executors
 ) -> object:
-    value = await executors.run_thread(partial(_call, registration, context, job), job)
+    value = await executors.run_thread(partial(_call_in_thread, registration, context, job), job)
     if job.scope.reason in {CancelReason.TIMEOUT, CancelReason.CANCELLED}:
         # A thread cannot be interrupted; what it returns when its time is over is as late as if it were still at it.
         raise AttemptCancelled(job.scope.reason)
     return value
+
+
+def _call_in_thread(registration: Registration, context: BaseContext[Any], job: ActiveJob) -> object:
+    try:
+        return _call(registration, context, job)
+    except (KeyboardInterrupt, GeneratorExit) as error:  # raised on the event loop they would end the worker
+        msg = f"the handler raised {type(error).__name__}"
+        raise RuntimeError(msg) from error
 
 
 def _call(registration: Registration, context: BaseContext[Any], job: ActiveJob) -> object:

@@ -163,7 +163,7 @@ def _obey(signal: errors.JobSignal, at: Circumstances) -> Outcome:
             case errors.RateLimited():
                 _check_scope(signal.scope)
                 return RateLimited(_delay_ms("RateLimited delay", signal.delay, at.now))
-    except errors.OptionInvalid as wrong:
+    except Exception as wrong:  # noqa: BLE001 - what it was made with is anybody's: text that cannot be shown, a delay that is none
         return _fail(wrong, describe(wrong), at)
     unknown = TypeError(
         f"raised {type(signal).__qualname__}, a signal that means nothing: raise Snooze, Cancel or RateLimited"

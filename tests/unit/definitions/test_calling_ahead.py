@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import field_validator
 
 from bullpen import Cancel, Context, NonRetryableError, Payload, Snooze
 from bullpen.handling import execution
@@ -17,6 +18,15 @@ from tests.support.attempts import Executors, job_of, registered, run
 
 class Number(Payload):
     value: int
+
+
+class FirstOf(Payload):
+    value: int
+
+    @field_validator("value")
+    @classmethod
+    def _find(cls, value: int) -> int:
+        return next(each for each in (8, 9) if each == value)
 
 
 async def at_once(data: Number) -> int:
@@ -54,6 +64,10 @@ async def exits(data: Number) -> None:
     raise SystemExit(3)
 
 
+async def is_never_called(data: FirstOf) -> int:
+    return data.value
+
+
 async def gives_what_it_must_not(data: Number) -> int:
     return "seven"  # type: ignore[return-value]
 
@@ -81,7 +95,7 @@ def neutral(outcome: Outcome) -> Outcome | tuple[type[Outcome], str, str]:
     "handler",
     [
         at_once, after_a_while, raises, raises_after_a_while, snoozes, cancels, cancels_itself, exits, gives_what_it_must_not,
-        gives_too_much,
+        gives_too_much, is_never_called,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("data", ['{"value":7}', '{"value":"seven"}', "no JSON"])

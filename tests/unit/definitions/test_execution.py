@@ -163,6 +163,13 @@ async def test_a_keyboard_interrupt_ends_the_program_not_the_job() -> None:
         coroutine.send(None)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit()])
+async def test_in_a_thread_they_end_their_attempt_alone(error: BaseException) -> None:
+    outcome = await run(registered(raising(error)[1]))
+    assert isinstance(outcome, Retried)
+    assert outcome.failure.reason == f"the handler raised {type(error).__name__}"
+
+
 async def test_a_plain_function_that_gives_a_coroutine_is_told_so() -> None:
     def function() -> Any:
         return without_context(Welcome(user_id=7))

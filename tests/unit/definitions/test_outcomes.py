@@ -2,7 +2,7 @@
 
 import asyncio
 import pickle
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -147,6 +147,30 @@ def test_what_follows(error: BaseException, circumstances: Circumstances, expect
             assert other in one
         else:
             assert one == other
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+class Nowhere(tzinfo):
+    """A time zone that says nothing, as the base class allows."""
+
+    def utcoffset(self, _when: datetime | None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("signal", "error_type"),
+    [
+        (errors.Cancel(Unspeakable()), "LookupError"),  # type: ignore[arg-type]
+        (errors.Snooze(datetime(2027, 1, 1, tzinfo=Nowhere())), "TypeError"),
+    ],
+)
+def test_a_signal_that_cannot_be_obeyed_fails_its_attempt(signal: BaseException, error_type: str) -> None:
+    outcome = settle(signal, at())
+    assert isinstance(outcome, Retried)
+    assert outcome.failure.error_type == error_type
 
 
 def test_outcomes_travel_between_processes() -> None:

@@ -28,7 +28,7 @@ async def add(plain, jobs=1, keys=KEYS):
 
 async def watched(stage, count=1):
     """Wait until so many queues are quiet, and their streams waited for."""
-    await eventually(lambda: sum(observer.watched for observer in stage.scaler.observers) == count, timeout=10)
+    await eventually(lambda: sum(observer.watched for observer in stage.scaler.observers) == count, timeout=20)
 
 
 async def state(stage, condition, name="mail", timeout=15.0):
@@ -87,3 +87,11 @@ async def beat(plain, host, *, busy=0, state="working"):
     now_ms = time.time_ns() // 1_000_000
     entry = {"v": 1, "at": now_ms, "host": host, "started": now_ms, "slots": 10, "busy": busy, "state": state}
     await plain.hset(KEYS.workers, f"{host}@0123456789ab", json.dumps({**entry, "protocol": PROTOCOL}))
+
+
+async def one_busy_of_two(stage, plain):
+    """Have two pods with a worker in each, of which `a` runs a job."""
+    await plain.lpush(KEYS.active, "1")
+    for name, busy in (("a", 1), ("b", 0)):
+        stage.kube.put(kinds.POD, pod(name))
+        await beat(plain, name, busy=busy)

@@ -11,7 +11,7 @@ from bullpen_operator.kube.kinds import Key
 from bullpen_operator.scaling import Target, carrying
 from bullpen_operator.scaling.pods import PROTECTIONS
 from tests.support.recorded import NAMESPACE, deployment, unit
-from tests.support.scaling import AT_ONCE, KEYS, add, beat, pod, rounds, state, watched
+from tests.support.scaling import AT_ONCE, KEYS, add, beat, one_busy_of_two, pod, rounds, state, watched
 from tests.support.waiting import eventually
 
 
@@ -69,10 +69,7 @@ async def test_jobs_that_run_without_a_worker_get_one(stage, plain):
 
 
 async def test_retire_then_shrink_then_unretire(stage, plain):
-    await plain.lpush(KEYS.active, "1")
-    for name, busy in (("a", 1), ("b", 0)):
-        stage.kube.put(kinds.POD, pod(name))
-        await beat(plain, name, busy=busy)
+    await one_busy_of_two(stage, plain)
     stage.add("mail", AT_ONCE, replicas=2)
     await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=15)
     order = json.loads(await plain.hget(KEYS.retiring, "b@0123456789ab"))
@@ -98,10 +95,7 @@ async def _lacks(plain, host):
 
 
 async def test_a_redis_that_takes_no_writes_shrinks_nobody(stage, plain):
-    await plain.lpush(KEYS.active, "1")
-    for name, busy in (("a", 1), ("b", 0)):
-        stage.kube.put(kinds.POD, pod(name))
-        await beat(plain, name, busy=busy)
+    await one_busy_of_two(stage, plain)
     await plain.config_set("maxmemory", 1)
     try:
         stage.add("mail", AT_ONCE, replicas=2)
@@ -116,10 +110,7 @@ async def test_a_redis_that_takes_no_writes_shrinks_nobody(stage, plain):
 
 async def test_busy_pods_are_marked_for_those_who_drain_nodes(stage, plain):
     stage.add("mail", replicas=2)
-    await plain.lpush(KEYS.active, "1")
-    for name, busy in (("a", 1), ("b", 0)):
-        stage.kube.put(kinds.POD, pod(name))
-        await beat(plain, name, busy=busy)
+    await one_busy_of_two(stage, plain)
 
     def marks():
         return [write for write in stage.kube.writes if write.verb == "annotate"]
@@ -134,10 +125,7 @@ async def test_busy_pods_are_marked_for_those_who_drain_nodes(stage, plain):
 
 async def _retired(stage, plain):
     """Two pods, of which one has retired and may go."""
-    await plain.lpush(KEYS.active, "1")
-    for name, busy in (("a", 1), ("b", 0)):
-        stage.kube.put(kinds.POD, pod(name))
-        await beat(plain, name, busy=busy)
+    await one_busy_of_two(stage, plain)
     stage.add("mail", AT_ONCE, replicas=2)
     await eventually(lambda: plain.hexists(KEYS.retiring, "b@0123456789ab"), timeout=15)
     await beat(plain, "b", state="retiring")

@@ -138,21 +138,20 @@ async def test_what_is_refused_for_a_while_is_written_in_the_end(
 
 
 @contextlib.asynccontextmanager
-async def full(room: Room) -> AsyncIterator[None]:
-    await room.link.call("CONFIG", "SET", "maxmemory", "1000")
+async def configured(room: Room, name: str, value: str) -> AsyncIterator[None]:
+    await room.link.call("CONFIG", "SET", name, value)
     try:
         yield
     finally:
-        await room.link.call("CONFIG", "SET", "maxmemory", "0")
+        await room.link.call("CONFIG", "SET", name, "0")
 
 
-@contextlib.asynccontextmanager
-async def without_replicas(room: Room) -> AsyncIterator[None]:
-    await room.link.call("CONFIG", "SET", "min-replicas-to-write", "1")
-    try:
-        yield
-    finally:
-        await room.link.call("CONFIG", "SET", "min-replicas-to-write", "0")
+def full(room: Room) -> contextlib.AbstractAsyncContextManager[None]:
+    return configured(room, "maxmemory", "1000")
+
+
+def without_replicas(room: Room) -> contextlib.AbstractAsyncContextManager[None]:
+    return configured(room, "min-replicas-to-write", "1")
 
 
 @pytest.mark.parametrize("error", [None, ValueError("no"), NonRetryableError("no"), Snooze("1h")])

@@ -62,7 +62,7 @@ async def test_a_second_stop_ends_at_once(room: Room, ends: Ends) -> None:
         await eventually(lambda: engine.busy == 1)
         engine.stop(60_000)
         engine.stop(0)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             await running
     assert await room.counts() == {"wait": 1}
 
@@ -86,7 +86,7 @@ async def test_a_handler_that_does_not_end_is_given_back_all_the_same(room: Room
         engine.stop(0)
         await eventually(lambda: ends.ends, 10)
         release.set()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(15):
             await running
     assert await room.state(job_id) == "wait"
     assert "atm" not in await room.fields(job_id)

@@ -6,6 +6,7 @@ counted at most every few seconds. Only the leader looks and writes, and only wh
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import random as randomness
@@ -33,6 +34,8 @@ log = logging.getLogger("bullpen.operator.connections")
 CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
 LOOK_SECONDS: Final = 60.0
 COUNT_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 60.0
+"""How often it is seen which Redises no connection refers to any more, also where nothing happens."""
 WORKERS: Final = 4
 
 
@@ -217,18 +220,24 @@ class Connections:
 
     async def _count_for_ever(self) -> None:
         while True:
-            await self._recount.wait()
-            self._recount.clear()
-            used, wanted = self._count()
-            before = (self._used, self._wanted)
-            self._used, self._wanted = used, wanted
-            for key in used.keys() | before[0].keys():
-                if (used.get(key), wanted.get(key)) != (before[0].get(key), before[1].get(key)):
-                    self._queue.add(key)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._recount.wait()
+            if self._recount.is_set():
+                self._recount.clear()
+                self._count_anew()
             for redis in await self._redises.retain(set(self._refs.values())):
                 if not self.is_superseded(redis):
                     self._gone(redis.id)
             await asyncio.sleep(COUNT_SECONDS)
+
+    def _count_anew(self) -> None:
+        used, wanted = self._count()
+        before = (self._used, self._wanted)
+        self._used, self._wanted = used, wanted
+        for key in used.keys() | before[0].keys():
+            if (used.get(key), wanted.get(key)) != (before[0].get(key), before[1].get(key)):
+                self._queue.add(key)
 
     def _count(self) -> tuple[Mapping[Key, int], Mapping[Key, int]]:
         """Count the JobQueues by the connection that they name, or get by default, and the connections they may open.

@@ -1,8 +1,9 @@
-"""What is shown of a Redis when its connection is pointed at another: that of the other."""
+"""What is shown of a Redis when its connection is pointed at another, or deleted: that of the other, and nothing."""
 
 import asyncio
+import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -59,47 +60,73 @@ def two(redis_binary: embedded.Binary) -> Iterator[tuple[embedded.Server, embedd
         yield first, second
 
 
+@contextlib.asynccontextmanager
+async def running(cache: Cache, shown: Shown, redises: Redises) -> AsyncIterator[Connections]:
+    cluster = Cluster()
+    redises.subscribe(shown.changed)
+    made = shown.connections = Connections(
+        cluster,
+        cache,
+        redises,
+        cluster,
+        operator_namespace="infra",
+        cluster_wide=True,
+        leading=lambda: True,
+        now=lambda: dt.datetime.now(dt.UTC),
+        gone=shown.gone.append,
+        up=shown.set,
+    )
+    working = asyncio.create_task(made.run())
+    try:
+        yield made
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+
+
 async def test_a_connection_that_leads_elsewhere_is_shown_as_that(
     two: tuple[embedded.Server, embedded.Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bullpen_operator.connections.controller.COUNT_SECONDS", 0.02)
     first, second = two
     now = [0.0]
-    cache, cluster, shown = Cache(), Cluster(), Shown()
-    async with Redises(Secrets(), monotonic=lambda: now[0]) as redises:
-        redises.subscribe(shown.changed)
-        shown.connections = Connections(
-            cluster,
-            cache,
-            redises,
-            cluster,
-            operator_namespace="infra",
-            cluster_wide=True,
-            leading=lambda: True,
-            now=lambda: dt.datetime.now(dt.UTC),
-            gone=shown.gone.append,
-            up=shown.set,
-        )
-        working = asyncio.create_task(shown.connections.run())
-        try:
-            cache.put(kinds.REDIS_CONNECTION, connection(first.url, 1))
-            await eventually(lambda: shown.up == {"shop/main": True})
-            cache.put(kinds.REDIS_CONNECTION, connection(second.url, 2))
-            await eventually(lambda: len(redises.known()) == 2 and all(redis.up for redis in redises.known()))
-            first.kill()
-            old = next(redis for redis in redises.known() if first.url.rsplit("/", 1)[0] in redis.ref.endpoint)
-            await eventually(lambda: not old.up)
-            assert shown.up == {"shop/main": True}
-            now[0] = 301.0
-            new = next(redis for redis in redises.known() if redis is not old)
-            new.used_at = now[0]
-            shown.connections.look_at_all()
-            await eventually(lambda: redises.known() == (new,))
-            assert (shown.up, shown.gone) == ({"shop/main": True}, [])
-            cache.remove(kinds.key_of(kinds.REDIS_CONNECTION, connection("/", 0)))
-            now[0] = 999.0
-            shown.connections.look_at_all()
-            await eventually(lambda: shown.gone == ["shop/main"])
-        finally:
-            working.cancel()
-            await asyncio.wait([working])
+    cache, shown = Cache(), Shown()
+    async with (
+        Redises(Secrets(), monotonic=lambda: now[0]) as redises,
+        running(cache, shown, redises) as connections,
+    ):
+        cache.put(kinds.REDIS_CONNECTION, connection(first.url, 1))
+        await eventually(lambda: shown.up == {"shop/main": True})
+        cache.put(kinds.REDIS_CONNECTION, connection(second.url, 2))
+        await eventually(lambda: len(redises.known()) == 2 and all(redis.up for redis in redises.known()))
+        first.kill()
+        old = next(redis for redis in redises.known() if first.url.rsplit("/", 1)[0] in redis.ref.endpoint)
+        await eventually(lambda: not old.up)
+        assert shown.up == {"shop/main": True}
+        now[0] = 301.0
+        new = next(redis for redis in redises.known() if redis is not old)
+        new.used_at = now[0]
+        connections.look_at_all()
+        await eventually(lambda: redises.known() == (new,))
+        assert (shown.up, shown.gone) == ({"shop/main": True}, [])
+
+
+async def test_a_connection_that_was_deleted_is_shown_no_more_also_where_nothing_else_happens(
+    two: tuple[embedded.Server, embedded.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else BullpenRedisDown goes on about a Redis whose connection somebody has deleted because of that."""
+    for name in ("COUNT_SECONDS", "CLOSE_SECONDS"):
+        monkeypatch.setattr(f"bullpen_operator.connections.controller.{name}", 0.02)
+    now = [0.0]
+    cache, shown = Cache(), Shown()
+    async with Redises(Secrets(), monotonic=lambda: now[0]) as redises, running(cache, shown, redises):
+        cache.put(kinds.REDIS_CONNECTION, connection(two[0].url, 1))
+        await eventually(lambda: shown.up == {"shop/main": True})
+        two[0].kill()
+        await eventually(lambda: shown.up == {"shop/main": False})
+        cache.remove(kinds.key_of(kinds.REDIS_CONNECTION, connection("/", 0)))
+        await asyncio.sleep(0.1)  # all that this leads to at once is over
+        assert shown.gone == []
+        now[0] = 301.0
+        await eventually(lambda: shown.gone == ["shop/main"])
+        assert redises.known() == ()

@@ -7,17 +7,19 @@ the cluster's. `api_server` has no controllers (a test writes a Deployment's sta
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from redis import Redis
 
 from bullpen import embedded
 from bullpen.api import crd
-from tests.support import requirements
+from tests.chart.rendering import Chart
+from tests.support import operators, requirements
 from tests.support.kubernetes import apiserver, binaries
 from tests.support.kubernetes.api import Api
 from tests.support.kubernetes.apiserver import ApiServer
+from tests.support.waiting import eventually
 
 _numbers = itertools.count(1)
 
@@ -43,6 +45,15 @@ def api_programs() -> None:
         binaries.ensure(*apiserver.SERVER, *apiserver.CONTROLLERS, "kubectl")
     except binaries.Missing as error:
         requirements.missing("cluster", f"no Kubernetes API server: {error}")
+
+
+@pytest.fixture(scope="session")
+def chart(api_programs: None) -> Chart:
+    """The chart, to be rendered."""
+    try:
+        return Chart(binaries.ensure("helm")["helm"])
+    except binaries.Missing as error:
+        requirements.missing("cluster", str(error))
 
 
 @pytest.fixture(scope="session")
@@ -79,11 +90,15 @@ def namespace(api: Api) -> str:
 
 
 @pytest.fixture(scope="session")
-def bullpen_api(api_server: ApiServer) -> Api:
+def kinds(api_server: ApiServer) -> None:
+    """The shared server serves Bullpen's kinds."""
+    api_server.api().install(crd.definitions().values())
+
+
+@pytest.fixture(scope="session")
+def bullpen_api(api_server: ApiServer, kinds: None) -> Api:
     """The shared server, with Bullpen's kinds in it."""
-    api = api_server.api()
-    api.install(crd.definitions().values())
-    return api
+    return api_server.api()
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +114,27 @@ def redis(server: embedded.Server) -> Iterator[Redis]:
     with contextlib.closing(Redis.from_url(server.url)) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def cluster(kinds: None, api: Api, namespace: str, server: embedded.Server, redis: Redis) -> str:
+    """A namespace with a default connection to that Redis."""
+    api.apply(operators.redis_connection(namespace, server.url))
+    return namespace
+
+
+@pytest.fixture
+def ready(api: Api) -> Callable[..., Awaitable[None]]:
+    """Waits until a JobQueue is as it was declared."""
+
+    async def wait(namespace: str, name: str = "emails") -> None:
+        await eventually(lambda: operators.is_ready(api, namespace, name), 15)
+
+    return wait
+
+
+@pytest.fixture
+def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
+    """A Redis of the test's own, to be set up badly, and killed."""
+    with embedded.start(binary=redis_binary, unix=False) as started:
+        yield started

@@ -38,7 +38,7 @@ from bullpen_operator.kube.errors import Conflict, KubeError, NotLeading
 from bullpen_operator.kube.kinds import Key, Object
 from bullpen_operator.kube.lease import Election, Terms
 from bullpen_operator.kube.recorder import Recorder
-from bullpen_operator.reconciler import Reconciler
+from bullpen_operator.reconciler import Reconciler, owned_elsewhere
 from bullpen_operator.reporting import Reporter
 from bullpen_operator.revisions import Revisions
 from bullpen_operator.scaling.scaler import Scaler
@@ -88,8 +88,10 @@ class Operator:
         )
         self.queue: WorkQueue[Key] = WorkQueue(clock=self._clock, random=random.random, lane=lambda key: key.namespace)
         self.prepared = False
-        """Whether what was there before is known: only then anything is reconciled."""
+        """Whether what was there before is known."""
         self._prepare = asyncio.Event()
+        self._of_this_lead = False
+        """Whether what is known was found since the lead was taken last: only then anything is reconciled."""
         self._thorough_at: dict[Key, float] = {}
         self._cluster_id = settings.cluster_id
         self._reconciler: Reconciler | None = None
@@ -203,6 +205,9 @@ class Operator:
                 await asyncio.sleep(PREPARE_AGAIN_SECONDS)
                 continue
             self.prepared = True
+            if self._prepare.is_set():
+                continue  # the lead was taken meanwhile: another may have changed what was found
+            self._of_this_lead = True
             for obj in self.cache.all(kinds.JOBQUEUE):
                 self.queue.add(kinds.key_of(kinds.JOBQUEUE, obj))
             await self._prepare.wait()
@@ -214,7 +219,9 @@ class Operator:
         name = "kube-system" if self._settings.cluster_wide else self._settings.namespace
         namespace = await self.kube.get(kinds.NAMESPACE, "", name)
         if namespace is None:
-            msg = f"there is no namespace {name}: set {'BULLPEN_OPERATOR_CLUSTER_ID'} to what tells this cluster from others"
+            msg = (
+                f"there is no namespace {name}: set BULLPEN_OPERATOR_CLUSTER_ID to what tells this cluster from others"
+            )
             raise ConfigurationError(msg)
         self._cluster_id = namespace["metadata"]["uid"]
         return self._cluster_id
@@ -235,8 +242,8 @@ class Operator:
         """Reconcile one JobQueue; whatever becomes of it, it is looked at again."""
         self.metrics.queue_depth(len(self.queue))
         reconciler = self._reconciler
-        if reconciler is None or not self.prepared:
-            return  # all are looked at once that is done
+        if reconciler is None or not self._of_this_lead:
+            return  # all are looked at once what there is has been found
         began = self._clock()
         thorough = began >= self._thorough_at.setdefault(key, began + self._until_resync())
         try:
@@ -288,7 +295,12 @@ class Operator:
     def _lead_changed(self, *, leads: bool) -> None:
         self.metrics.leading(leads=leads)
         if leads:
+            self._of_this_lead = False
             self._prepare.set()
+            if self._reconciler is not None:
+                self._reconciler.renew()
+            if self._reporter is not None:
+                self._reporter.renew()
             if self._grants is not None:
                 self._grants.renew()
             if self._connections is not None:
@@ -298,18 +310,16 @@ class Operator:
         """Say which JobQueues a change in the cluster concerns."""
         kind = change.key.kind
         if kind == kinds.JOBQUEUE:
-            if change.new is None or change.old is None or _outline(change.new) != _outline(change.old):
+            if _matters(change) or (not self.leads() and _changed_hands(change)):
                 self.queue.add(change.key)
         elif kind in (kinds.DEPLOYMENT, kinds.STATEFULSET):
             self._target_changed(change)
         elif kind in _CONNECTIONS:
-            if change.new is None or change.old is None or _outline(change.new) != _outline(change.old):
+            if _matters(change):
                 self._add_all(self._reconciler.using(change.key) if self._reconciler is not None else ())
                 if kind == kinds.REDIS_CONNECTION:  # it may have become the default one of its namespace
                     self._add_all(self._of_namespace(change.key.namespace))
-        elif kind == kinds.NAMESPACE and (
-            change.new is None or change.old is None or _outline(change.new) != _outline(change.old)
-        ):
+        elif kind == kinds.NAMESPACE and _matters(change):
             self._add_all(self._of_namespace(change.key.name))
 
     def _of_namespace(self, name: str) -> Iterable[Key]:
@@ -386,6 +396,18 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
+
+
+def _matters(change: Change) -> bool:
+    """Whether a reconcile may come to something else for it."""
+    return change.new is None or change.old is None or _outline(change.new) != _outline(change.old)
+
+
+def _changed_hands(change: Change) -> bool:
+    """Whether the one that leads has found the JobQueue's queue to be another's, or its own again."""
+    return (
+        change.new is not None and change.old is not None and owned_elsewhere(change.new) != owned_elsewhere(change.old)
+    )
 
 
 def _outline(obj: Object) -> tuple[object, ...]:

@@ -74,9 +74,9 @@ class Reconciler:
         """Give the JobQueues whose queues lie on this Redis."""
         return [key for key, place in self._places.items() if place.found.ref == ref]
 
-    def place(self, key: Key) -> Place | None:
-        """Give where a JobQueue's queue lies, once that is known."""
-        return self._places.get(key)
+    def renew(self) -> None:
+        """Forget which specs were good: this operator leads anew, and another may have followed later ones meanwhile."""
+        self._good.clear()
 
     # -- the one function ------------------------------------------------------------------------------------------
 
@@ -118,7 +118,10 @@ class Reconciler:
             return await self._endings.proceed(case, facts)
         if not self._leads():
             self._places[key] = case.place
-            self._parts.scaler.put(case.unit)
+            if owned_elsewhere(obj):  # by what the one that leads has found; the lead may be taken at any moment
+                self._parts.scaler.drop(key)
+            else:
+                self._parts.scaler.put(case.unit)
             return Result("standby")
         return await self._make(case, facts, thorough=thorough)
 
@@ -321,9 +324,16 @@ class Reconciler:
             self._parts.recorder.record(case.obj, "Warning", "ReplicasIgnored", text, action="Scale")
 
 
+def owned_elsewhere(obj: Object) -> bool:
+    """Whether the JobQueue's status says that another owns its queue."""
+    return _owned(obj) == "False"
+
+
 def _was_declared(obj: Object) -> bool:
     """Whether an earlier life of the operator declared the queue."""
-    return any(
-        each.get("type") == "QueueOwned" and each.get("status") == "True"
-        for each in (obj.get("status") or {}).get("conditions") or ()
-    )
+    return _owned(obj) == "True"
+
+
+def _owned(obj: Object) -> str:
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((each.get("status", "") for each in conditions if each.get("type") == "QueueOwned"), "")

@@ -111,6 +111,11 @@ class Reporter:
         if key in self._facts:
             self._queue.add(key, delay=GATHER_SECONDS)
 
+    def renew(self) -> None:
+        """Forget what reconciles found: this operator leads anew, and what it found before was of another time."""
+        self._facts.clear()
+        self._targets.clear()
+
     def forget(self, key: Key) -> None:
         """Forget a JobQueue that is gone."""
         self._facts.pop(key, None)

@@ -3,12 +3,11 @@
 import base64
 import contextlib
 import json
-from collections.abc import Iterator
 
 import pytest
 import redis
 
-from bullpen import Client, embedded
+from bullpen import Client
 from bullpen.redis.settings import RedisSettings
 from bullpen_operator.connections import acl
 from tests.support import operators
@@ -18,17 +17,6 @@ from tests.support.operators import VERSION, conditions, jobqueue, message, redi
 from tests.support.waiting import eventually
 
 HIDDEN = "hunter2-is-my-password"
-
-
-@pytest.fixture
-def own(redis_binary) -> Iterator[embedded.Server]:
-    with embedded.start(binary=redis_binary, unix=False) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def kinds(api_server):
-    api_server.api().install(operators.CRDS.read_text())
 
 
 def told(api, kind, namespace, name):

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bullpen import embedded
 from bullpen.queue.observation import FIELDS
 from tests.support import operators
 from tests.support.impostor import impostor, number, several, text
-from tests.support.operators import conditions, jobqueue, redis_connection, running
+from tests.support.operators import is_ready, jobqueue, redis_connection, running
 from tests.support.waiting import eventually
 
 EXTREMES = (0, 1, -1, 2**31, 2**53, 2**62, 2**63 - 1, -(2**63))
@@ -76,17 +75,6 @@ class Liar:
         return self._random.choice((b"-ERR no\r\n", b"-NOSCRIPT\r\n", b"-LOADING\r\n", b"-\r\n"))
 
 
-@pytest.fixture(scope="module")
-def kinds(api_server):
-    api_server.api().install(operators.CRDS.read_text())
-
-
-@pytest.fixture
-def own(redis_binary):
-    with embedded.start(binary=redis_binary, unix=False) as started:
-        yield started
-
-
 def lied_to(api, namespace):
     """The JobQueues that lie on the liar."""
     return [each for each in api.list(operators.VERSION, "JobQueue", namespace) if each["metadata"]["name"] != "honest"]
@@ -109,4 +97,4 @@ async def test_whatever_one_redis_answers_the_operator_goes_on(kinds, api_server
             await eventually(lambda: not any(lied_to(api, namespace)), 30)
             assert operator.leads()
             api.apply(jobqueue(namespace, "honest"))
-            await eventually(lambda: conditions(api, namespace, "honest").get("Ready") == ("True", "AsDeclared"), 30)
+            await eventually(lambda: is_ready(api, namespace, "honest"), 30)

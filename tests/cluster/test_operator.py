@@ -7,38 +7,22 @@ import pytest
 
 from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
-from bullpen_operator.desired import deployments
+from bullpen_operator.kube.kinds import JOBQUEUE
 from bullpen_operator.scaling.crew import PROTOCOL
-from tests.support import operators
 from tests.support.kubernetes.audit import Audit
-from tests.support.operators import VERSION, conditions, jobqueue, message, redis_connection, replica_owners, running
+from tests.support.operators import (
+    READY,
+    VERSION,
+    conditions,
+    image_of,
+    jobqueue,
+    message,
+    redis_connection,
+    replica_owners,
+    running,
+    worker,
+)
 from tests.support.waiting import eventually
-
-READY = ("True", "AsDeclared")
-
-
-@pytest.fixture(scope="module")
-def kinds(api_server):
-    api_server.api().install(operators.CRDS.read_text())
-
-
-@pytest.fixture
-def cluster(kinds, api, namespace, server, redis):
-    """A namespace with a default connection to the test's Redis."""
-    api.apply(redis_connection(namespace, server.url))
-    return namespace
-
-
-@pytest.fixture
-def ready(api):
-    async def wait(namespace, name="emails"):
-        await eventually(lambda: conditions(api, namespace, name).get("Ready") == READY, 15)
-
-    return wait
-
-
-def worker(api, namespace, name="emails"):
-    return api.find("apps/v1", "Deployment", namespace, f"{name}-worker")
 
 
 def env_of(deployment):
@@ -83,7 +67,7 @@ async def test_applying_the_same_again_and_restarting_write_nothing(api_server, 
         api.apply(jobqueue(cluster))
         for name in ("emails", "other"):
             api.patch(VERSION, "JobQueue", cluster, name, {"metadata": {"annotations": {"touched": "yes"}}})
-        await eventually(lambda: first.cache.all(operators_kind())[0]["metadata"].get("annotations", {}).get("touched"))
+        await eventually(lambda: first.cache.all(JOBQUEUE)[0]["metadata"].get("annotations", {}).get("touched"))
         await eventually(lambda: first.queue.idle)
     async with running(login, cluster) as second:
         await eventually(lambda: second.prepared and second.queue.idle and second.leads())
@@ -93,12 +77,6 @@ async def test_applying_the_same_again_and_restarting_write_nothing(api_server, 
 
 def connection(api, namespace):
     return api.get(VERSION, "RedisConnection", namespace, "redis")
-
-
-def operators_kind():
-    from bullpen_operator.kube import kinds
-
-    return kinds.JOBQUEUE
 
 
 async def test_a_removed_variable_goes_and_replicas_stay(api_server, api, cluster, ready):
@@ -139,91 +117,6 @@ async def test_what_others_change_of_ours_is_put_right_and_what_they_add_stays(a
         await eventually(lambda: worker(api, cluster))
 
 
-async def test_a_bad_edit_followed_by_a_restart_keeps_what_ran(api_server, api, cluster, redis, ready):
-    bad = [{"name": "digest", "cron": "61 * * * *", "job": "digest"}]
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster, retry={"attempts": 7}))
-        await ready(cluster)
-        api.apply(
-            jobqueue(
-                cluster, retry={"attempts": 9}, worker={"image": "shop:2", "handlers": ["shop.jobs"]}, schedules=bad
-            )
-        )
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InvalidSpec"))
-        assert "spec.schedules[0].cron" in message(api, cluster)
-    api.delete("apps/v1", "Deployment", cluster, "emails-worker")
-    async with running(api_server.admin, cluster):
-        made = await eventually(lambda: worker(api, cluster))
-        assert made["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
-        assert json.loads(redis.hget(QueueKeys("bull", "emails").policy, "doc"))["retry"]["attempts"] == 7
-        api.apply(jobqueue(cluster, retry={"attempts": 9}))
-        await ready(cluster)
-        assert json.loads(redis.hget(QueueKeys("bull", "emails").policy, "doc"))["retry"]["attempts"] == 9
-
-
-async def test_a_pod_template_that_the_api_server_refuses_changes_nothing(api_server, api, cluster, redis, ready):
-    template = {"spec": {"containers": [{"name": "worker", "ports": [{"containerPort": 70000}]}]}}
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster, retry={"attempts": 7}))
-        await ready(cluster)
-        spec = {"image": "shop:2", "handlers": ["shop.jobs"], "podTemplate": template}
-        api.apply(jobqueue(cluster, retry={"attempts": 9}, worker=spec))
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ChildRefused"))
-        assert "containerPort" in message(api, cluster)
-        assert conditions(api, cluster)["Stalled"] == ("True", "ChildRefused")
-        assert json.loads(redis.hget(QueueKeys("bull", "emails").policy, "doc"))["retry"]["attempts"] == 7
-
-
-@pytest.mark.parametrize(
-    ("spec", "says"),
-    [
-        ({"volumes": [{"name": {"a": 1}}]}, "volumes"),
-        ({"containers": "none"}, "containers: expected list"),
-        ({"containers": [{"name": "worker", "imagePullPolicies": "Always"}]}, "imagePullPolicies: field not declared"),
-        ({"terminationGracePeriodSeconds": "soon"}, "terminationGracePeriodSeconds"),
-    ],
-)
-async def test_a_pod_template_of_another_shape_is_told_with_its_field(api_server, api, cluster, ready, spec, says):
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster))
-        await ready(cluster)
-        changed = {"image": "shop:2", "handlers": ["shop.jobs"], "podTemplate": {"spec": spec}}
-        api.apply(jobqueue(cluster, worker=changed))
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ChildRefused"))
-        assert says in message(api, cluster)
-        assert image_of(worker(api, cluster)) == "shop:1"
-        api.apply(jobqueue(cluster, "new", worker=changed))
-        await eventually(lambda: conditions(api, cluster, "new").get("Ready") == ("False", "ChildRefused"))
-
-
-async def test_what_the_operator_itself_cannot_do_is_told(api_server, api, cluster, ready, monkeypatch):
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster))
-        await ready(cluster)
-        with monkeypatch.context() as broken:
-            broken.setattr(deployments, "deployment", lambda *_: 1 / 0)
-            api.apply(jobqueue(cluster, worker={"image": "shop:2", "handlers": ["shop.jobs"]}))
-            await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InternalError"))
-            assert "ZeroDivisionError" in message(api, cluster)
-            assert conditions(api, cluster)["WorkersAvailable"][0] != "False"
-        await eventually(lambda: conditions(api, cluster).get("Ready") == READY, 30)
-        assert image_of(worker(api, cluster)) == "shop:2"
-
-
-async def test_a_reference_to_no_connection_leaves_what_runs_in_force(api_server, api, cluster, server, ready):
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster, scaling={"maxReplicas": 5, "jobsPerReplica": 1}))
-        await ready(cluster)
-        api.apply(jobqueue(cluster, redisRef={"name": "other"}, scaling={"maxReplicas": 5, "jobsPerReplica": 1}))
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ConnectionNotFound"))
-        async with Client(server.url) as client:
-            for _ in range(3):
-                await client.queue("emails").enqueue("welcome")
-        await eventually(lambda: worker(api, cluster)["spec"]["replicas"] == 3, 15)
-        api.apply(redis_connection(cluster, server.url, name="other", default=False))
-        await ready(cluster)
-
-
 async def test_another_default_connection_is_noticed(api_server, api, cluster, server, ready):
     async with running(api_server.admin, cluster):
         api.apply(jobqueue(cluster))
@@ -232,87 +125,6 @@ async def test_another_default_connection_is_noticed(api_server, api, cluster, s
         await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "DefaultAmbiguous"))
         api.delete(VERSION, "RedisConnection", cluster, "second")
         await ready(cluster)
-
-
-@pytest.mark.parametrize(
-    ("spec", "reason", "says"),
-    [
-        (
-            {"schedules": [{"name": "a", "cron": "* * * * *", "timeZone": "Mars/Olympus", "job": "a"}]},
-            "InvalidSpec",
-            "timeZone",
-        ),
-        ({"payloadSchema": {"type": "nonsense"}}, "InvalidSpec", "spec.payloadSchema"),
-        ({"deadLetter": {"jobQueueRef": {"name": "dead"}}}, "NotYet", "spec.deadLetter"),
-        ({"worker": None, "workerPoolRef": {"name": "pool"}}, "NotYet", "spec.workerPoolRef"),
-        (
-            {"schedules": [{"name": "a", "every": "5m", "job": "a", "concurrencyPolicy": "Forbid"}]},
-            "NotYet",
-            "concurrencyPolicy",
-        ),
-        ({"redisRef": {"name": "other"}}, "ConnectionNotFound", '"other"'),
-        ({"redisRef": {"name": "away"}}, "RedisUnreachable", "refused"),
-        ({"worker": None, "scaleTargetRef": {"name": "nobody"}}, "ScaleTarget", "nobody"),
-    ],
-)
-async def test_each_mistake_is_told_by_its_reason_and_where_it_is(api_server, api, cluster, spec, reason, says):
-    api.apply(redis_connection(cluster, "redis://127.0.0.1:1", name="away", default=False))
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster, **spec))
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", reason), 10)
-        await eventually(lambda: says in message(api, cluster), 10)
-
-
-async def test_a_queue_that_is_owned_elsewhere_is_left_alone(api_server, api, cluster, redis, ready):
-    keys = QueueKeys("bull", "emails")
-    redis.hset(keys.owner, mapping={"v": "1", "id": "elsewhere/shop/emails", "released": "0"})
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster))
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "OwnedElsewhere"))
-        assert conditions(api, cluster)["QueueOwned"] == ("False", "OwnedElsewhere")
-        assert not redis.exists(keys.policy)
-        assert worker(api, cluster) is None
-        adopt = {"metadata": {"annotations": {"bullpen.dev/adopt": "elsewhere/shop/emails"}}}
-        api.patch(VERSION, "JobQueue", cluster, "emails", adopt)
-        await ready(cluster)
-        assert redis.hget(keys.owner, "id").decode().endswith(f"/{cluster}/emails")
-        # Done once: whoever takes it back keeps it.
-        await eventually(
-            lambda: (
-                "bullpen.dev/adopt"
-                not in api.get(VERSION, "JobQueue", cluster, "emails")["metadata"].get("annotations", {})
-            )
-        )
-        redis.hset(keys.owner, mapping={"id": "elsewhere/shop/emails", "released": "0"})
-        api.patch(VERSION, "JobQueue", cluster, "emails", {"metadata": {"annotations": {"touched": "yes"}}})
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "OwnedElsewhere"))
-
-
-async def test_a_queue_whose_jobqueue_is_no_more_may_be_taken(api_server, api, cluster, redis, ready):
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster))
-        await ready(cluster)
-    api.delete(VERSION, "JobQueue", cluster, "emails")  # nobody sees it go
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster, "mails", queueName="emails"))
-        await ready(cluster, "mails")
-        api.apply(jobqueue(cluster, "third", queueName="emails"))
-        await eventually(lambda: conditions(api, cluster, "third").get("Ready") == ("False", "OwnedElsewhere"))
-        assert conditions(api, cluster, "mails")["Ready"] == READY
-
-
-async def test_objects_of_others_with_our_names_are_not_touched(api_server, api, cluster):
-    account = {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": "emails-worker", "namespace": cluster},
-    }
-    api.create(account)
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster))
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "NameTaken"))
-        assert "ServiceAccount" in message(api, cluster)
-        assert "labels" not in api.get("v1", "ServiceAccount", cluster, "emails-worker")["metadata"]
 
 
 async def test_replicas_that_nobody_reads_are_told_by_an_event(api_server, api, cluster, ready):
@@ -354,17 +166,9 @@ async def test_pods_pass_restricted_pod_security_and_the_network_policy_is_made_
         assert api.find("networking.k8s.io/v1", "NetworkPolicy", cluster, "emails-worker")
 
 
-async def test_an_operator_takes_its_own_class_only(api_server, api, cluster, ready):
-    async with running(api_server.admin, cluster, class_name="blue") as one:
-        api.apply(jobqueue(cluster))
-        api.apply(jobqueue(cluster, "mine", className="blue"))
-        await ready(cluster, "mine")
-        await eventually(lambda: one.queue.idle)
-        assert "status" not in api.get(VERSION, "JobQueue", cluster, "emails")
-        assert api.find("coordination.k8s.io/v1", "Lease", cluster, "bullpen-operator-blue")
-
-
-async def test_a_jobqueue_waits_for_its_connection_and_goes_on_when_it_comes(api_server, api, kinds, namespace, server):
+async def test_a_jobqueue_waits_for_its_connection_and_goes_on_when_it_comes(
+    api_server, api, kinds, namespace, server, redis
+):
     async with running(api_server.admin, namespace):
         api.apply(jobqueue(namespace))
         await eventually(lambda: conditions(api, namespace).get("Ready") == ("False", "NoDefaultConnection"))
@@ -392,10 +196,6 @@ async def test_a_redis_that_goes_away_is_told_and_so_is_its_return(api_server, a
             await eventually(lambda: image_of(worker(api, namespace)) == "shop:2", 15)
             own.restart()
             await eventually(lambda: conditions(api, namespace).get("Ready") == READY, 60)
-
-
-def image_of(deployment):
-    return deployment["spec"]["template"]["spec"]["containers"][0]["image"]
 
 
 def pod_of(deployment, started):
@@ -454,37 +254,6 @@ async def test_workers_of_another_protocol_are_told_of_and_scaled(
         await eventually(lambda: worker(api, cluster)["spec"]["replicas"] == 3, 15)
         worker_says(PROTOCOL, state="working")
         await eventually(lambda: conditions(api, cluster).get("WorkersOutdated") == ("False", "UpToDate"), 60)
-
-
-async def test_somebody_elses_workers_are_scaled_where_they_say_so(api_server, api, cluster, ready):
-    labels = {"app": "legacy"}
-    target = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "legacy", "namespace": cluster},
-        "spec": {
-            "replicas": 0,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "node", "image": "node:1"}]}},
-        },
-    }
-    api.apply(target)
-    spec = {
-        "worker": None,
-        "scaleTargetRef": {"name": "legacy", "slotsPerReplica": 5},
-        "scaling": {"minReplicas": 2, "maxReplicas": 5},
-    }
-    async with running(api_server.admin, cluster):
-        api.apply(jobqueue(cluster, **spec))
-        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ScaleTarget"))
-        assert "bullpen.dev/scaled-by" in message(api, cluster)
-        assert api.get("apps/v1", "Deployment", cluster, "legacy")["spec"]["replicas"] == 0
-        api.patch(
-            "apps/v1", "Deployment", cluster, "legacy", {"metadata": {"labels": {"bullpen.dev/scaled-by": "emails"}}}
-        )
-        await ready(cluster)
-        await eventually(lambda: api.get("apps/v1", "Deployment", cluster, "legacy")["spec"]["replicas"] == 2)
-        assert worker(api, cluster) is None
 
 
 async def test_probes_and_metrics_are_served_and_the_queues_series_go_with_it(api_server, api, cluster, ready):

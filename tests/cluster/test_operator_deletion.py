@@ -1,26 +1,17 @@
 """What becomes of queues when their JobQueues are deleted, on a real API server and a real Redis."""
 
-import pytest
-
 from bullpen import Client
 from bullpen.queue.keys import QueueKeys
 from tests.support import operators
-from tests.support.operators import VERSION, conditions, jobqueue, redis_connection, running
+from tests.support.operators import VERSION, conditions, is_ready, jobqueue, redis_connection, running
 from tests.support.waiting import eventually
 
 KEYS = QueueKeys("bull", "emails")
 
 
-@pytest.fixture
-def cluster(api_server, api, namespace, server, redis):
-    api_server.api().install(operators.CRDS.read_text())
-    api.apply(redis_connection(namespace, server.url))
-    return namespace
-
-
 async def declared(api, namespace, **spec):
     api.apply(jobqueue(namespace, **spec))
-    await eventually(lambda: conditions(api, namespace).get("Ready") == ("True", "AsDeclared"), 15)
+    await eventually(lambda: is_ready(api, namespace), 15)
 
 
 def found(api, namespace):

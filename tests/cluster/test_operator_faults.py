@@ -12,18 +12,10 @@ from bullpen_operator.kube.errors import TooLarge
 from tests.support import operators
 from tests.support.kubernetes import proxy
 from tests.support.kubernetes.faults import Answer, LoseReply
-from tests.support.operators import VERSION, conditions, jobqueue, redis_connection, running
+from tests.support.operators import VERSION, is_ready, jobqueue, redis_connection, running, worker
 from tests.support.waiting import eventually
 
-READY = ("True", "AsDeclared")
 SIMPLE = {"minReplicas": 1, "maxReplicas": 5, "jobsPerReplica": 1}
-
-
-@pytest.fixture
-def cluster(api_server, api, namespace, server, redis):
-    api_server.api().install(operators.CRDS.read_text())
-    api.apply(redis_connection(namespace, server.url))
-    return namespace
 
 
 @pytest.fixture
@@ -37,12 +29,8 @@ def login(api_server, cluster, faulty):
     return api_server.login(f"operator-{cluster}", "system:masters", server=faulty.url)
 
 
-def ready(api, namespace, name="emails"):
-    return conditions(api, namespace, name).get("Ready") == READY
-
-
 def replicas(api, namespace, name="emails"):
-    made = api.find("apps/v1", "Deployment", namespace, f"{name}-worker")
+    made = worker(api, namespace, name)
     return made and made["spec"]["replicas"]
 
 
@@ -59,7 +47,7 @@ async def test_requests_that_fail_for_a_while_are_made_again(api, cluster, fault
     ]
     async with running(login, cluster):
         api.apply(jobqueue(cluster, scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster), 60)
+        await eventually(lambda: is_ready(api, cluster), 60)
         assert replicas(api, cluster) == 1
         assert rules[0].hits == 2
 
@@ -72,7 +60,7 @@ async def test_conflicts_are_decided_on_anew(api, cluster, faulty, login):
     ]
     async with running(login, cluster):
         api.apply(jobqueue(cluster, scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster), 20)
+        await eventually(lambda: is_ready(api, cluster), 20)
         await eventually(lambda: replicas(api, cluster) == 1)
         assert [rule.hits for rule in rules] == [3, 3, 3]
 
@@ -80,13 +68,13 @@ async def test_conflicts_are_decided_on_anew(api, cluster, faulty, login):
 async def test_watches_that_are_cut_or_too_old_miss_nothing(api, cluster, faulty, login):
     async with running(login, cluster) as one:
         api.apply(jobqueue(cluster, scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster), 15)
+        await eventually(lambda: is_ready(api, cluster), 15)
         for end in (faulty.cut_watches, faulty.end_watches):
             await eventually(lambda: faulty.watching("jobqueues") > 0, 15)
             end()
             name = f"after-{end.__name__.replace('_', '-')}"
             api.apply(jobqueue(cluster, name, scaling=SIMPLE))
-            await eventually(lambda name=name: ready(api, cluster, name), 20)
+            await eventually(lambda name=name: is_ready(api, cluster, name), 20)
         assert one.informers.restarts == 0
 
 
@@ -94,7 +82,7 @@ async def test_watches_that_are_cut_or_too_old_miss_nothing(api, cluster, faulty
 async def test_watches_that_are_refused_are_started_anew_in_place_and_soon(api, cluster, faulty, login, status):
     async with running(login, cluster) as one:
         api.apply(jobqueue(cluster, scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster), 15)
+        await eventually(lambda: is_ready(api, cluster), 15)
         # A role that is taken away, or a version that is too old, ends Kopf for good.
         rule = faulty.inject(Answer(status), verbs={"watch"}, user=login.user)
         gc.freeze()  # as the operator does each minute
@@ -103,13 +91,13 @@ async def test_watches_that_are_refused_are_started_anew_in_place_and_soon(api, 
         assert gc.get_freeze_count() == 0, "each life of Kopf's would stay in memory"
         faulty.remove(rule)
         api.apply(jobqueue(cluster, "late", scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster, "late"), 20)
+        await eventually(lambda: is_ready(api, cluster, "late"), 20)
 
 
 async def test_what_went_while_no_watch_was_good_is_found_gone_when_kopf_lists_anew(api, cluster, faulty, login):
     async with running(login, cluster) as one:
         api.apply(jobqueue(cluster, scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster), 15)
+        await eventually(lambda: is_ready(api, cluster), 15)
         known = one.cache.get(kinds.JOBQUEUE, cluster, "emails")
         gone = {**known, "metadata": known["metadata"] | {"name": "gone", "uid": "gone", "resourceVersion": "1"}}
         await eventually(lambda: faulty.watching("jobqueues") > 0, 15)
@@ -122,7 +110,7 @@ async def test_what_went_while_no_watch_was_good_is_found_gone_when_kopf_lists_a
 async def test_a_list_that_failed_is_made_again_soon(api, cluster, faulty, login, redis):
     async with running(login, cluster) as one:
         api.apply(jobqueue(cluster, scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster), 15)
+        await eventually(lambda: is_ready(api, cluster), 15)
         known = one.cache.get(kinds.JOBQUEUE, cluster, "emails")
         gone = {**known, "metadata": known["metadata"] | {"name": "gone", "uid": "gone", "resourceVersion": "1"}}
         one.cache.put(kinds.JOBQUEUE, gone)
@@ -135,7 +123,7 @@ async def test_a_list_that_failed_is_made_again_soon(api, cluster, faulty, login
 async def test_what_went_while_nobody_watched_is_found_gone(api, cluster, faulty, login, redis):
     async with running(login, cluster, resync_seconds=4.0):
         api.apply(jobqueue(cluster, scaling=SIMPLE))
-        await eventually(lambda: ready(api, cluster), 15)
+        await eventually(lambda: is_ready(api, cluster), 15)
         rule = faulty.inject(Answer(503), verbs={"watch"}, resources={"jobqueues"})
         faulty.cut_watches()
         await eventually(lambda: rule.hits > 0, 15)
@@ -152,7 +140,7 @@ async def test_an_api_server_that_is_away_changes_nothing_and_all_is_made_good_a
     api.apply(redis_connection(namespace, server.url))
     with operators.process(own_api_server.admin, namespace, "a", tmp_path) as a:
         api.apply(jobqueue(namespace, scaling=SIMPLE))
-        await eventually(lambda: ready(api, namespace), 20)
+        await eventually(lambda: is_ready(api, namespace), 20)
         own_api_server.kill()
         await enqueue(server, 3)
         await eventually(lambda: "lease_unreachable" in a.lines, 30)
@@ -161,7 +149,7 @@ async def test_an_api_server_that_is_away_changes_nothing_and_all_is_made_good_a
         own_api_server.start()
         await eventually(lambda: replicas(api, namespace) == 3, 60)
         api.apply(jobqueue(namespace, "late", scaling=SIMPLE))
-        await eventually(lambda: ready(api, namespace, "late"), 90)
+        await eventually(lambda: is_ready(api, namespace, "late"), 90)
         assert a.end() == 0
 
 
@@ -176,10 +164,10 @@ async def test_a_jobqueue_that_is_nested_deep_stops_nobody(api_server, api, clus
     try:
         with operators.process(api_server.admin, cluster, "a", tmp_path) as a:
             api.apply(jobqueue(cluster, scaling=SIMPLE))
-            await eventually(lambda: ready(api, cluster), 30)
+            await eventually(lambda: is_ready(api, cluster), 30)
             await eventually(lambda: api_server.kubectl(*show) == "InvalidSpec", 15)
             api.apply(jobqueue(cluster, "late", scaling=SIMPLE))
-            await eventually(lambda: ready(api, cluster, "late"), 30)
+            await eventually(lambda: is_ready(api, cluster, "late"), 30)
             assert "informers_restart" not in a.lines
             assert a.end() == 0
     finally:

@@ -1,26 +1,14 @@
 """A HorizontalPodAutoscaler on a JobQueue's scale subresource, in mode Manual: real controllers, no metrics, no node."""
 
-import pytest
-from redis import Redis
-
-from bullpen import embedded
 from tests.support import operators
-from tests.support.operators import VERSION, conditions, jobqueue, redis_connection, running
+from tests.support.operators import VERSION, is_ready, jobqueue, redis_connection, running
 from tests.support.waiting import eventually
 
 
-@pytest.fixture(scope="module")
-def server():
-    with embedded.start(unix=False) as started:
-        yield started
-
-
-async def test_its_minimum_raises_the_jobqueue_and_so_the_workers(control_plane, server):
+async def test_its_minimum_raises_the_jobqueue_and_so_the_workers(control_plane, server, redis):
     api = control_plane.api()
     api.install(operators.CRDS.read_text())
     namespace = api.namespace("scaled-by-hpa")
-    with Redis.from_url(server.url) as redis:
-        redis.flushall()
     api.apply(redis_connection(namespace, server.url))
     hpa = {
         "apiVersion": "autoscaling/v2",
@@ -34,7 +22,7 @@ async def test_its_minimum_raises_the_jobqueue_and_so_the_workers(control_plane,
     }
     async with running(control_plane.admin, namespace):
         api.apply(jobqueue(namespace, scaling=None, replicas=1))
-        await eventually(lambda: conditions(api, namespace).get("Ready") == ("True", "AsDeclared"), 20)
+        await eventually(lambda: is_ready(api, namespace), 20)
         api.apply(hpa)
         await eventually(lambda: api.get(VERSION, "JobQueue", namespace, "emails")["spec"]["replicas"] == 3, 60)
         await eventually(

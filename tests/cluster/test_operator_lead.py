@@ -3,30 +3,14 @@
 import time
 
 import pytest
-from redis import Redis
 
-from bullpen import SyncClient, embedded
+from bullpen import SyncClient
 from tests.support import operators
 from tests.support.kubernetes.audit import Audit
-from tests.support.operators import VERSION, conditions, jobqueue, redis_connection
+from tests.support.operators import VERSION, is_ready, jobqueue, worker
 from tests.support.waiting import eventually_sync, patience
 
 LEASES = "coordination.k8s.io/v1"
-
-
-@pytest.fixture(scope="module")
-def server():
-    with embedded.start(unix=False) as started:
-        yield started
-
-
-@pytest.fixture
-def cluster(api_server, api, namespace, server):
-    api_server.api().install(operators.CRDS.read_text())
-    with Redis.from_url(server.url) as redis:
-        redis.flushall()
-    api.apply(redis_connection(namespace, server.url))
-    return namespace
 
 
 @pytest.fixture
@@ -47,10 +31,6 @@ def lease(api_server, namespace):
 
 def holder(api_server, namespace):
     return lease(api_server, namespace).get("holderIdentity")
-
-
-def is_ready(api, namespace, name="emails"):
-    return conditions(api, namespace, name).get("Ready") == ("True", "AsDeclared")
 
 
 def writes(api_server, mark, user):
@@ -108,7 +88,7 @@ def test_one_that_freezes_writes_nothing_when_it_wakes(api_server, api, cluster,
 
 
 def made(api, namespace):
-    found = api.find("apps/v1", "Deployment", namespace, "emails-worker")
+    found = worker(api, namespace)
     return found["spec"] if found else {}
 
 

@@ -22,6 +22,8 @@ from tests.support.kubernetes.apiserver import Login
 Object = dict[str, Any]
 VERSION = "bullpen.dev/v1alpha1"
 CRDS = Path(__file__).parents[2] / "manifests" / "crd.yaml"
+READY = ("True", "AsDeclared")
+"""What the condition Ready says where all is well."""
 
 
 @contextlib.asynccontextmanager
@@ -131,10 +133,26 @@ def conditions(api: Api, namespace: str, name: str = "emails") -> dict[str, tupl
     return {each["type"]: (each["status"], each["reason"]) for each in status.get("conditions", ())}
 
 
+def is_ready(api: Api, namespace: str, name: str = "emails") -> bool:
+    """Whether a JobQueue is as it was declared last."""
+    return conditions(api, namespace, name).get("Ready") == READY
+
+
 def message(api: Api, namespace: str, kind: str = "Ready", name: str = "emails") -> str:
     """The message of a condition."""
     found = api.get(VERSION, "JobQueue", namespace, name)
     return next(each["message"] for each in found["status"]["conditions"] if each["type"] == kind)
+
+
+def worker(api: Api, namespace: str, name: str = "emails") -> Object | None:
+    """The Deployment of a JobQueue's workers."""
+    return api.find("apps/v1", "Deployment", namespace, f"{name}-worker")
+
+
+def image_of(deployment: Object) -> str:
+    """The image of the first container."""
+    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
 
 
 def replica_owners(deployment: Object) -> set[str]:

@@ -160,7 +160,8 @@ class Charge(Generic[Ref]):
         unit, target = self.unit, self.unit.target
         assert target is not None  # noqa: S101 - `consider` has looked
         assert around.target is not None  # noqa: S101
-        views = [PodView.of(pod) for pod in around.pods]
+        # A pod of no template is none of the Deployment's, whatever its other labels: somebody made it by hand.
+        views = [view for view in map(PodView.of, around.pods) if view.revision]
         replicasets = targets.replicasets_of(around.target, around.replicasets)
         view = TargetView.of(around.target, views, replicasets, self.written)
         fleet = None

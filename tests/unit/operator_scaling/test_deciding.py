@@ -246,6 +246,18 @@ def test_jobs_on_pods_that_go_ask_for_no_other_pod():
     assert charge.state.desired == 1
 
 
+def test_a_pod_that_somebody_made_by_hand_with_our_labels_is_no_worker_and_no_rollout():
+    charge = Charge(unit("mail", ScalingPolicy(max_replicas=5, zero_after_ms=0, zero_readings=1)))
+    charge.memory = Memory(History(replicas=2, decided_ms=NOW - 1))
+    stray = pod("debug")
+    del stray["metadata"]["labels"]["pod-template-hash"]
+    found = todo(charge, [pod("a"), pod("b"), stray], roll(a=1, b=0), replicas=2, active=1)
+    assert charge.state.crew.ready == 2
+    assert [limit.reason for limit in charge.state.limited] == []
+    assert list(found.plan.retire) == ["b@0123456789ab"]
+    assert list(todo(charge, [pod("a"), stray], roll(a=1), NOW + 1, replicas=1, active=1).plan.retire) == []
+
+
 def test_a_steady_flow_is_news_once_the_oldest_job_told_of_is_long_gone():
     charge = Charge(unit("mail"))
     news = []

@@ -71,9 +71,6 @@ class Election:
         self._until = float("-inf")
         self._told = False
         self._seen: tuple[str, float] = ("", float("-inf"))
-        self.holder = ""
-        """Who holds the lease, as last seen."""
-        self.transitions = 0
 
     def leads(self) -> bool:
         """Whether this operator may write: it holds the lease, and renewed it not too long ago."""
@@ -117,24 +114,28 @@ class Election:
             self._changed(leads)
 
     async def _try(self) -> bool:
-        """Take the lease where it is free, renew it where it is ours. Gives whether it is ours now. Raises `KubeError`."""
+        """Take the lease where it is free, renew it where it is ours. Gives whether it is ours now. Raises `KubeError`.
+
+        Overtaken once, it reads again: a write that was repeated, because its answer was lost, meets itself.
+        """
+        for _ in range(2):
+            with contextlib.suppress(
+                Conflict, NotFound
+            ):  # somebody was quicker, or it went between reading and writing
+                return await self._take()
+        return False
+
+    async def _take(self) -> bool:
         terms = self._terms
         found = await self._kube.get(kinds.LEASE, terms.namespace, terms.name)
-        try:
-            if found is None:
-                return self._took(await self._kube.create(self._lease(None)))
-            spec = found.get("spec") or {}
-            self.holder = spec.get("holderIdentity") or ""
-            ours = self.holder == terms.identity
-            if not ours and self.holder and not self._is_stale(found, spec):
-                return False
-            return self._took(await self._kube.replace(self._lease(found)))
-        except (Conflict, NotFound):  # somebody was quicker, or it went between reading and writing
+        if found is None:
+            await self._kube.create(self._lease(None))
+            return True
+        spec = found.get("spec") or {}
+        holder = spec.get("holderIdentity") or ""
+        if holder not in ("", terms.identity) and not self._is_stale(found, spec):
             return False
-
-    def _took(self, lease: Object) -> bool:
-        self.holder = self._terms.identity
-        self.transitions = int((lease.get("spec") or {}).get("leaseTransitions") or 0)
+        await self._kube.replace(self._lease(found))
         return True
 
     def _is_stale(self, lease: Object, spec: Object) -> bool:

@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from bullpen import _version, durations
 from bullpen.clients.client import Client
 from bullpen.durations import Duration
-from bullpen.errors import ConfigurationError
 from bullpen.handling.catalogue import Catalogue
 from bullpen.handling.contexts import CancelReason
 from bullpen.handling.handlers import Handlers
 from bullpen.handling.middleware import RunMiddleware
-from bullpen.queue import policy
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.policy import QueuePolicy
+from bullpen.queue.policy import BUILT_IN
 from bullpen.redis import binding
 from bullpen_worker.executors.facilities import Facilities
 from bullpen_worker.keeping import recovery
@@ -36,6 +34,7 @@ from bullpen_worker.keeping.heartbeat import Entry
 from bullpen_worker.keeping.leases import Run
 from bullpen_worker.keeping.recovery import Decision
 from bullpen_worker.keeping.table import SlotTable
+from bullpen_worker.running import policies
 from bullpen_worker.running.engine import Engine
 from bullpen_worker.running.hooks import EngineHooks, Guarded, NoHooks
 
@@ -79,7 +78,8 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._stopped = threading.Event()
-        self._policy: asyncio.Future[QueuePolicy] | None = None
+        self._told: asyncio.Future[None] | None = None
+        self._policy = BUILT_IN
         self._held = False
         self._limited_until = 0.0
         self._started_ms = time.time_ns() // 1_000_000
@@ -111,7 +111,7 @@ class Worker:
         client = self._client._session  # noqa: SLF001 - the worker is the client's other half
         settings = binding.for_queue(client.settings, self._queue)
         keys = QueueKeys(settings.prefix, self._queue)
-        first = self._policy = loop.create_future()
+        told = self._told = loop.create_future()
         ended: asyncio.Future[None] = loop.create_future()
         with contextlib.closing(SlotTable.create(max(self._concurrency, _ROWS))) as table:
             keeping = CustodyThread(
@@ -121,7 +121,7 @@ class Worker:
             custody = keeping.start()
             try:
                 keeping.call(lambda: custody.watch(table))
-                working = asyncio.ensure_future(self._work(settings, keys, table, first))
+                working = asyncio.ensure_future(self._work(settings, keys, table, told))
                 try:
                     await asyncio.wait([working, ended], return_when=asyncio.FIRST_COMPLETED)
                     if not working.done():
@@ -144,9 +144,9 @@ class Worker:
     # -- inside ----------------------------------------------------------------
 
     async def _work(
-        self, settings: "RedisSettings", keys: QueueKeys, table: SlotTable, first: "asyncio.Future[QueuePolicy]"
+        self, settings: "RedisSettings", keys: QueueKeys, table: SlotTable, told: "asyncio.Future[None]"
     ) -> None:
-        followed = await first
+        await told
         if self._stopped.is_set():
             return
         with _Clients(self._client, settings) as clients:
@@ -159,7 +159,7 @@ class Worker:
                     keys=keys,
                     name=self.name,
                     catalogue=self._catalogue,
-                    policy=followed,
+                    policy=self._policy,
                     table=table,
                     executors=facilities,
                     clients=clients,
@@ -184,8 +184,8 @@ class Worker:
         if self._engine is not None:
             if not self._engine.giving_back:
                 self._engine.stop(self._grace_ms)
-        elif self._policy is not None and not self._policy.done():
-            self._policy.set_result(policy.BUILT_IN)  # it will not be followed
+        elif self._told is not None and not self._told.done():
+            self._told.set_result(None)  # nothing will
 
     def _apply_concurrency(self) -> None:
         if self._engine is not None:
@@ -209,17 +209,11 @@ class Worker:
     # -- what the thread learns, on the loop ------------------------------------
 
     def _learn_policy(self, doc: str) -> None:
-        try:
-            found = QueuePolicy.from_json(doc) if doc else policy.BUILT_IN
-        except ConfigurationError as error:
-            logger.error("the policy stays as it was: %s", error)  # noqa: TRY400 - the message says it all
-            if self._engine is not None:
-                return
-            found = policy.BUILT_IN
+        self._policy = policies.follow(doc, self._policy)
         if self._engine is not None:
-            self._engine.apply_policy(found)
-        elif self._policy is not None and not self._policy.done():
-            self._policy.set_result(found)
+            self._engine.apply_policy(self._policy)
+        elif self._told is not None and not self._told.done():
+            self._told.set_result(None)
 
     def _learn_retire(self, *, retiring: bool) -> None:
         self._held = retiring

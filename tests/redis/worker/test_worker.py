@@ -28,11 +28,11 @@ async def test_it_runs_what_is_enqueued_and_drains_when_stopped(room: Room, sett
         await asyncio.sleep(0.05)
         return 2 * number
 
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         worker = Worker(client, queue="q", handlers=[q], concurrency=3)
         running = asyncio.create_task(worker.run())
         handle = await client.enqueue(double.job(21))
-        assert await handle.result(timeout="5s") == 42
+        assert await handle.result(timeout="60s") == 42
         assert (await room.fields(handle.id))["pb"] == worker.name
         entry = json.loads(await room.link.call("HGET", room.keys.workers, worker.name))  # type: ignore[arg-type]
         assert (entry["slots"], entry["names"]) == (3, ["double"])
@@ -42,7 +42,7 @@ async def test_it_runs_what_is_enqueued_and_drains_when_stopped(room: Room, sett
         stopper.start()
         await running
         stopper.join()
-        assert await late.result(timeout="1s") == 2
+        assert await late.result(timeout="60s") == 2
         assert await room.link.call("HEXISTS", room.keys.workers, worker.name) == 0
         with pytest.raises(RuntimeError, match="has run already"):
             await worker.run()
@@ -54,7 +54,7 @@ async def test_its_concurrency_may_be_changed_before_it_has_begun(settings: Redi
     @q.handler("work")
     async def work() -> None: ...
 
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         worker = Worker(client, queue="q", handlers=[q])
         running = asyncio.create_task(worker.run())
         await asyncio.sleep(0)  # it has begun, and waits for its policy
@@ -82,12 +82,12 @@ async def test_handlers_enqueue_with_the_client_of_the_worker(settings: RedisSet
     def thread(ctx: SyncContext[None]) -> str:
         return ctx.client.enqueue(leaf.job()).id
 
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         worker = Worker(client, queue="q", handlers=[q])
         running = asyncio.create_task(worker.run())
         for job in (tree.job(), thread.job()):
-            leaf_id = await (await client.enqueue(job)).result(timeout="5s")
-            assert await client.handle(leaf, leaf_id).result(timeout="5s") == "leaf"
+            leaf_id = await (await client.enqueue(job)).result(timeout="60s")
+            assert await client.handle(leaf, leaf_id).result(timeout="60s") == "leaf"
         assert seen == [client]
         worker.stop()
         await running
@@ -105,16 +105,42 @@ async def test_a_handler_that_blocks_the_loop_keeps_its_lock(room: Room, setting
         json.dumps({"recovery": {"lockDuration": "1500ms", "checkInterval": "200ms"}}),
     )  # fmt: skip
     ends = Ends()
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         worker = Worker(client, queue="q", handlers=[q], hooks=ends)
         running = asyncio.create_task(worker.run())
         handle = await client.enqueue(hog.job())
-        await handle.result(timeout="10s")
+        await handle.result(timeout="60s")
         worker.stop()
         await running
     fields = await room.fields(handle.id)
     assert (fields["ats"], fields["atm"]) == ("1", "1")
     assert ends.outcomes() == ["completed"]
+
+
+async def test_locks_are_as_long_as_they_are_renewed_for_under_a_policy_of_another_version(
+    room: Room, settings: RedisSettings
+) -> None:
+    q = Handlers("q")
+    ended = asyncio.Event()
+
+    @q.handler("long")
+    async def long() -> None:
+        await ended.wait()
+
+    doc = {"retry": {"backoff": {"type": "OfAVersionToCome"}}, "recovery": {"lockDuration": "10m"}}
+    await room.link.call("HSET", room.keys.policy, "v", "1", "rev", "1", "doc", json.dumps(doc))
+    async with Client(settings) as client, asyncio.timeout(60):
+        worker = Worker(client, queue="q", handlers=[q])
+        running = asyncio.create_task(worker.run())
+        job_id = await room.add("long")
+        await room.becomes(job_id, "active")
+        left_ms = await room.link.call("PTTL", room.keys.lock(job_id))
+        assert isinstance(left_ms, int)
+        assert left_ms > 500_000  # the first renewal is after 200 s
+        ended.set()
+        await room.becomes(job_id, "completed")
+        worker.stop()
+        await running
 
 
 async def test_a_job_is_cancelled_from_elsewhere(room: Room, settings: RedisSettings) -> None:
@@ -124,7 +150,7 @@ async def test_a_job_is_cancelled_from_elsewhere(room: Room, settings: RedisSett
     async def long() -> None:
         await asyncio.sleep(60)
 
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         worker = Worker(client, queue="q", handlers=[q])
         running = asyncio.create_task(worker.run())
         handle = await client.enqueue(long.job())
@@ -148,7 +174,7 @@ async def test_its_concurrency_changes_while_it_runs(settings: RedisSettings) ->
         time.sleep(0.02)
         running_now -= 1
 
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         worker = Worker(client, queue="q", handlers=[q], concurrency=1)
         running = asyncio.create_task(worker.run())
         await client.enqueue_many(nap.job() for _ in range(20))
@@ -177,7 +203,7 @@ async def test_a_failing_lifespan_comes_through(settings: RedisSettings) -> None
     @q.handler("any")
     async def handle() -> None: ...
 
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         with pytest.raises(OSError, match="no database"):
             await Worker(client, queue="q", handlers=[q]).run()
 
@@ -189,7 +215,7 @@ async def test_cancelling_run_gives_the_jobs_back(room: Room, settings: RedisSet
     async def long() -> None:
         await asyncio.sleep(60)
 
-    async with Client(settings) as client, asyncio.timeout(20):
+    async with Client(settings) as client, asyncio.timeout(60):
         worker = Worker(client, queue="q", handlers=[q])
         running = asyncio.create_task(worker.run())
         handle = await client.enqueue(long.job())
@@ -224,7 +250,7 @@ async def test_a_limit_that_one_of_them_met_holds_the_other(settings: RedisSetti
     async def other() -> None:
         starts.append(time.monotonic())
 
-    async with Client(settings) as client, asyncio.timeout(30):
+    async with Client(settings) as client, asyncio.timeout(60):
         workers = [Worker(client, queue="q", handlers=[q], concurrency=1) for _ in range(2)]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         first = await client.enqueue(limited.job())
@@ -237,7 +263,7 @@ async def test_a_limit_that_one_of_them_met_holds_the_other(settings: RedisSetti
         await eventually(is_back)
         others = await client.enqueue_many(other.job() for _ in range(4))
         for handle in (first, *others):
-            await handle.result(timeout="20s")
+            await handle.result(timeout="60s")
         for worker in workers:
             worker.stop()
         await asyncio.gather(*running)

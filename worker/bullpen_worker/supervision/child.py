@@ -24,9 +24,8 @@ from bullpen.errors import BullpenError, ConfigurationError
 from bullpen.handling.catalogue import Catalogue, Deps
 from bullpen.handling.contexts import CancelReason
 from bullpen.handling.handlers import Handlers
-from bullpen.queue import policy as policies
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.policy import QueuePolicy
+from bullpen.queue.policy import BUILT_IN
 from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings
 from bullpen_worker.executors import lineage
@@ -37,6 +36,7 @@ from bullpen_worker.keeping.table import SlotTable
 from bullpen_worker.loading import load_handlers
 from bullpen_worker.reports import logs, metrics
 from bullpen_worker.reports.logs import JobLog, LogSettings
+from bullpen_worker.running import policies
 from bullpen_worker.running.engine import Engine
 from bullpen_worker.running.hooks import JobEnd
 from bullpen_worker.running.lines import Line
@@ -134,7 +134,7 @@ class Worker:
         self._catalogue = Heralded(load_handlers(*begin.handlers), begin.queue, channel)
         log = JobLog(LogSettings.from_json(begin.logs).jobs)
         self._witness = Witness(channel, self._catalogue.names, log, alone=begin.solo is not None)
-        self._policy = policies.BUILT_IN
+        self._policy = BUILT_IN
         self._held = False
         self._limited_until = 0.0
         self._slots = begin.concurrency
@@ -237,14 +237,9 @@ class Worker:
             _steer(self._engine, self._facilities, message)
 
     def _follow(self, order: control.Policy) -> None:
-        try:
-            policy = QueuePolicy.from_json(order.doc) if order.doc else policies.BUILT_IN
-        except ConfigurationError as error:
-            logger.error("the policy stays as it was: %s", error)  # noqa: TRY400 - the message says it all
-            return
-        self._policy = policy
+        self._policy = policies.follow(order.doc, self._policy)
         if self._engine is not None:
-            self._engine.apply_policy(policy)
+            self._engine.apply_policy(self._policy)
 
     # -- beside the engine -------------------------------------------------------
 

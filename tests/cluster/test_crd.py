@@ -124,6 +124,10 @@ def test_kubectl_names_an_unknown_field(api_server: ApiServer, bullpen_api: Api,
         ({"scaling": {}}, "spec.scaling.maxReplicas: Required value: is required in mode Auto"),
         ({"timeout": "0s"}, 'spec.timeout: Invalid value: "string": must not be zero'),
         (
+            {"recovery": {"lockDuration": "999ms"}},
+            'spec.recovery.lockDuration: Invalid value: "string": is shorter than 1s',
+        ),
+        (
             {"scaling": {"maxReplicas": 3, "wait": "30s", "jobsPerReplica": 2}},
             "spec.scaling.wait: Forbidden: stands beside `jobsPerReplica`: take one of the two",
         ),

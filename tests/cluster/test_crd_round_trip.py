@@ -20,7 +20,7 @@ from tests.cluster.crd_cases import an_object
 from tests.support.kubernetes.api import Api, ApiError
 
 LISTS_UP_TO = 3
-LENGTHS = ["1s", "2s", "5s", "1m", "10m", "0s", "90s", "99999h", "1h30m", "1ms"]
+LENGTHS = ["1s", "2s", "5s", "1m", "10m", "0s", "90s", "99999h", "1h30m", "1ms", "999ms", "100ms", "99ms"]
 PLAIN = ["a", "b", "emails", "emails-dead", "A", "shop.jobs", "UTC", "Europe/Berlin", "0 8 * * 1", "1"]
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 anything = st.recursive(

@@ -105,6 +105,8 @@ BAD = [
     ("timeout: 1.5h", "spec.timeout", f'found "1.5h"; {DURATION}'),
     ("timeout: 0s", "spec.timeout", f'found "0s"; {DURATION}'),
     ("timeout: 99999h1s", "spec.timeout", "found"),
+    ("recovery: {lockDuration: 999ms}", "spec.recovery.lockDuration", 'found "999ms"; allowed: a duration from "1s"'),
+    ("recovery: {checkInterval: 99ms}", "spec.recovery.checkInterval", 'allowed: a duration from "100ms"'),
     ('timeout: "5m\\n"', "spec.timeout", "found"),
     ("retry: {backoff: {delay: -1s}}", "spec.retry.backoff.delay", 'allowed: a duration such as "0s"'),
     # percentages, decimals, choices
@@ -361,7 +363,7 @@ class TestLoading:
     ],
     ids=lambda spec: spec[:20],
 )
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_hostile_specs_cost_little_and_are_told_briefly(spec: str):
     loaded = files.loads(queue(spec))
     assert 1 <= len(loaded.findings) <= 200

@@ -32,6 +32,10 @@ from bullpen_worker.keeping.table import SlotTable
 NEVER_STALLED: Final = 1_000_000_000
 """BullMQ's own limit of stalls, out of reach: crashes are counted here, and slow networks are no crashes."""
 
+LEAST_LOCK_MS: Final = 1_000
+LEAST_CHECK_MS: Final = 100
+"""What a policy may say at least: locks are looked at twelve times within their duration, and every worker of a queue checks."""
+
 _ROUNDS: Final = 3
 _DEMOTED_AT_ONCE: Final = 2_000  # some 10 ms of Redis
 _AFTER_FAILURE_S: Final = 0.5
@@ -93,7 +97,7 @@ class Terms:
             )
         except (ValueError, OverflowError, RecursionError, TypeError, AttributeError, KeyError):
             return cls()
-        return terms if terms.lock_ms and terms.check_ms else cls()
+        return terms if terms.lock_ms >= LEAST_LOCK_MS and terms.check_ms >= LEAST_CHECK_MS else cls()
 
 
 def extend_locks() -> Script:

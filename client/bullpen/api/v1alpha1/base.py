@@ -135,6 +135,24 @@ def _positive_duration(value: object) -> timedelta:
     return parsed
 
 
+def _at_least(least: str) -> BeforeValidator:
+    shortest = durations.parse(least)
+
+    def check(value: object) -> timedelta:
+        parsed = _duration(value)
+        if parsed < shortest:
+            raise PydanticCustomError("duration", "is shorter than {least}", {"least": least})
+        return parsed
+
+    return BeforeValidator(check)
+
+
+def _schema_at_least(least: str) -> WithJsonSchema:
+    rule: JsonSchemaValue = {"rule": f"duration(self) >= duration('{least}')", "message": f"is shorter than {least}"}
+    rules = [*_DURATION_SCHEMA["x-kubernetes-validations"], rule]
+    return WithJsonSchema(_DURATION_SCHEMA | {"x-kubernetes-validations": rules})
+
+
 def _duration_text(value: timedelta) -> str:
     return durations.format_ms(durations.parse_ms(value))
 
@@ -147,6 +165,24 @@ Duration = Annotated[
     Allowed('a duration above zero, such as "500ms", "30s", "5m" or "1h30m"'),
 ]
 """A length of time above zero, up to 99,999 hours, in whole milliseconds."""
+
+LockDuration = Annotated[
+    timedelta,
+    _at_least("1s"),
+    PlainSerializer(_duration_text, return_type=str, when_used="json"),
+    _schema_at_least("1s"),
+    Allowed('a duration from "1s", such as "10s" or "1m"'),
+]
+"""How long a lock lasts: long enough that a pause of the network, or a busy machine, costs none."""
+
+CheckInterval = Annotated[
+    timedelta,
+    _at_least("100ms"),
+    PlainSerializer(_duration_text, return_type=str, when_used="json"),
+    _schema_at_least("100ms"),
+    Allowed('a duration from "100ms", such as "500ms" or "3s"'),
+]
+"""How often all workers of a queue look at something in Redis."""
 
 DurationOrZero = Annotated[
     timedelta,

@@ -8,11 +8,13 @@ from pydantic import Field, StringConstraints
 
 from bullpen import durations
 from bullpen.api.v1alpha1.base import (
+    CheckInterval,
     Duration,
     DurationOrZero,
     Factor,
     ItemName,
     JobName,
+    LockDuration,
     Model,
     Percent,
     ratio,
@@ -180,11 +182,11 @@ class Priorities(Model):
 class Recovery(Model):
     """When a job whose worker died is taken back, and how often."""
 
-    lock_duration: Duration = Field(
+    lock_duration: LockDuration = Field(
         default=timedelta(seconds=10),
         description="A job whose worker did not renew its lock for so long is taken from it. Workers renew well before.",
     )
-    check_interval: Duration = Field(
+    check_interval: CheckInterval = Field(
         default=timedelta(seconds=3), description="How often workers look for jobs whose lock has run out."
     )
     max_crashes: int = Field(

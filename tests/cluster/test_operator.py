@@ -201,7 +201,8 @@ async def test_a_redis_that_goes_away_is_told_and_so_is_its_return(api_server, a
 def pod_of(deployment, started):
     """A pod that runs, as a ReplicaSet and a kubelet would have it."""
     template = deployment["spec"]["template"]
-    meta = {"name": "pod-1", "namespace": deployment["metadata"]["namespace"], **template["metadata"]}
+    labels = {**template["metadata"]["labels"], "pod-template-hash": "a"}
+    meta = {"name": "pod-1", "namespace": deployment["metadata"]["namespace"], **template["metadata"], "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}, {
         "status": {
             "phase": "Running",

@@ -22,9 +22,9 @@ from redis.retry import Retry
 from bullpen.errors import ConfigurationError
 from bullpen.queue.operations import packing
 from bullpen.queue.operations.base import Call, Eval, Operation, Reply
-from bullpen.redis import failures, handshake
+from bullpen.redis import endpoints, failures, handshake
 from bullpen.redis.failures import AuthenticationRefused, ConnectFailed, ConnectionLost, ReplyError, ReplyTimeout
-from bullpen.redis.settings import ConfiguredEndpoints, RedisSettings, TlsSettings
+from bullpen.redis.settings import RedisSettings, TlsSettings
 
 T = TypeVar("T")
 
@@ -43,12 +43,11 @@ class BlockingShell:
     """See the module. `timeout` (seconds) is for connecting and for each answer."""
 
     def __init__(self, settings: RedisSettings, *, timeout: float) -> None:
-        self._endpoints = ConfiguredEndpoints(settings)
         self._timeout = timeout
         self._settings = settings
         self._call = _Call()
         self._pool = _pool(settings, timeout, self._call)
-        self._stamp = self._endpoints.stamp()
+        self._stamp = endpoints.stamp(settings)
         self._stamp_read = time.monotonic()
 
     def perform(self, operation: Operation[T], *, timeout: float, waiting: float = 0) -> T:
@@ -145,11 +144,11 @@ class BlockingShell:
         if now - self._stamp_read < _STAMP_SECONDS:
             return
         self._stamp_read = now
-        stamp = self._endpoints.stamp()
+        stamp = endpoints.stamp(self._settings)
         if stamp == self._stamp:
             return
         try:
-            fresh = self._settings.current()
+            fresh = endpoints.current(self._settings)
         except ConfigurationError:
             return  # half written, perhaps; what there is may be good meanwhile
         self._stamp = stamp
@@ -196,7 +195,7 @@ class _Credentials(CredentialProvider):
 
     def get_credentials(self) -> Any:
         """Give what AUTH takes; nothing where there is no password."""
-        now = self._settings.current()
+        now = endpoints.current(self._settings)
         if now.password is None:
             return ()
         password = now.password.get_secret_value()

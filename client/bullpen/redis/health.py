@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bullpen import errors
-from bullpen.redis import findings, handshake
+from bullpen.redis import endpoints, findings, handshake
 from bullpen.redis.failures import AuthenticationRefused, ConnectFailed, ConnectionLost, NotReady, ReplyError
 from bullpen.redis.findings import Finding, Observation, Status
 from bullpen.redis.limits import ReplyLimits
@@ -66,7 +66,7 @@ async def examine(
     be used at all. Where the account may not read something, that finding is unknown.
     """
     limit = settings.timeout.total_seconds() if timeout is None else timeout
-    settings = settings.current()
+    settings = endpoints.current(settings)
     ends = asyncio.get_running_loop().time() + limit
     try:
         connection = await handshake.connect(settings, name="bullpen:doctor", timeout=limit, limits=limits)

@@ -20,9 +20,10 @@ from typing import Final, Self
 from bullpen import errors
 from bullpen.queue.lua import Script
 from bullpen.redis import failures, handshake
+from bullpen.redis.endpoints import ConfiguredEndpoints, Endpoints
 from bullpen.redis.failures import ConnectFailed, ConnectionLost, LinkDied, ReplyError
 from bullpen.redis.limits import ReplyLimits
-from bullpen.redis.settings import ConfiguredEndpoints, Endpoints, RedisSettings
+from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import Connection, Reply, pack_command
 
 Word = bytes | str | int | float

@@ -1,7 +1,7 @@
 """Where Redis is and as whom to connect: from a URL, a file with a URL in it, or the environment.
 
-Secrets are `SecretStr`: no `repr`, `str` or error shows them. What is read from a file (the URL, certificates) is read
-again at every connect, so that rotated credentials are taken up without a restart.
+Secrets are `SecretStr`: no `repr`, `str` or error shows them. What is read from a file is read again at every connect:
+`bullpen.redis.endpoints`.
 """
 
 import os
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -188,41 +188,10 @@ class RedisSettings(BaseModel):
         """What makes it another Redis, or another database of it, when it differs. No credentials."""
         return (self.host, self.port, self.path, self.db, self.tls)
 
-    def current(self) -> "RedisSettings":
-        """Give the settings as they are now: read anew where they came from a file. Raises `ConfigurationError`.
-
-        Blocks for the reading of a small file. What was set beside the file (prefix, TLS files of the environment,
-        client name) stays.
-        """
-        if self.binding is not None:
-            return self._of_binding(self.binding)
-        if self.url_file is None:
-            return self
-        parts = address.parse(_read(self.url_file, named=self.origin), named=self.origin)
-        fresh = self._of(parts, prefix=self.prefix, origin=self.origin)
-        kept: dict[str, object] = {"url_file": self.url_file}
-        if fresh.tls is not None and self.tls is not None:
-            kept["tls"] = self.tls.model_copy(update=fresh.tls.model_dump(exclude_none=True))
-        if "timeout" not in parts:
-            kept["timeout"] = self.timeout
-        if "client_name" not in parts:
-            kept["client_name"] = self.client_name
-        return fresh.model_copy(update=kept)
-
     @property
     def is_default_address(self) -> bool:
         """Whether nobody said where Redis is."""
         return self.origin == _DEFAULT_ORIGIN
-
-    def _of_binding(self, folder: Path) -> "RedisSettings":
-        from bullpen.redis import binding  # noqa: PLC0415 - it stands on this module
-
-        found = binding.read(folder)
-        if found is None:
-            msg = f"{self.origin} is gone, or is no binding of a queue any more"
-            raise errors.ConfigurationError(msg)
-        kept = {"bindings": self.bindings, "timeout": self.timeout, "client_name": self.client_name}
-        return found.settings.model_copy(update=kept)
 
     @classmethod
     def _of(cls, parts: address.Parts, *, prefix: str, origin: str) -> Self:
@@ -254,53 +223,6 @@ class RedisSettings(BaseModel):
         if wish in _TRUE:
             parts["tls"] = {}
         return cls._of(parts, prefix=prefix, origin="REDIS_HOST" if "REDIS_HOST" in env else _DEFAULT_ORIGIN)
-
-
-class Endpoints(Protocol):
-    """Says, at each connect, where to connect and as whom. The seam for Redis Sentinel and Redis Cluster."""
-
-    @property
-    def where(self) -> str:
-        """The address for messages when there is nothing better yet, without credentials."""
-        ...
-
-    async def current(self) -> RedisSettings:
-        """Give the endpoint of now: host and port or socket, database, credentials, TLS. Raises `ConfigurationError`."""
-        ...
-
-    def stamp(self) -> object:
-        """Give a value that differs when `current` may differ. Cheap; compared every few seconds."""
-        ...
-
-
-class ConfiguredEndpoints:
-    """Endpoints as `RedisSettings` say: one address, re-read from its file where there is one."""
-
-    def __init__(self, settings: RedisSettings) -> None:
-        self._settings = settings
-
-    @property
-    def where(self) -> str:
-        """The address that was read first."""
-        return self._settings.where
-
-    async def current(self) -> RedisSettings:
-        """Read the file again, where there is one."""
-        return self._settings.current()
-
-    def stamp(self) -> object:
-        """Give the file's identity and times. A Secret mounted by Kubernetes is a link that moves on: follow it."""
-        if self._settings.binding is not None:
-            from bullpen.redis import binding  # noqa: PLC0415 - it stands on this module
-
-            return binding.stamp(self._settings.binding)
-        if self._settings.url_file is None:
-            return None
-        try:
-            found = self._settings.url_file.stat()
-        except OSError:
-            return None
-        return (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def _load_pem(context: ssl.SSLContext, pem: str) -> None:

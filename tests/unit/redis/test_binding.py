@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from bullpen.errors import ConfigurationError
-from bullpen.redis import binding
+from bullpen.redis import binding, endpoints
 from bullpen.redis.binding import Bindings
-from bullpen.redis.settings import ConfiguredEndpoints, RedisSettings
+from bullpen.redis.settings import RedisSettings
 from tests.support.mounting import mount
 
 WHOLE = {
@@ -160,12 +160,11 @@ def test_from_a_bound_queues_settings_another_bound_queue_is_found(tmp_path: Pat
 def test_a_rotated_password_is_read_at_the_next_connect_and_the_stamp_says_so(tmp_path: Path) -> None:
     folder = mount(tmp_path / "a", WHOLE)
     settings = binding.for_queue(environment(tmp_path), "emails")
-    endpoints = ConfiguredEndpoints(settings)
-    before = endpoints.stamp()
-    assert endpoints.stamp() == before
+    before = endpoints.stamp(settings)
+    assert endpoints.stamp(settings) == before
     mount(folder, WHOLE | {"password": "another"})
-    assert endpoints.stamp() != before
-    now = settings.current()
+    assert endpoints.stamp(settings) != before
+    now = endpoints.current(settings)
     assert now.password is not None
     assert now.password.get_secret_value() == "another"
     assert (now.bindings, now.endpoint) == (settings.bindings, settings.endpoint)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bullpen.errors import ConfigurationError
-from bullpen.redis.settings import ConfiguredEndpoints, RedisSettings
+from bullpen.redis.settings import RedisSettings
 
 SECRET = "s3cr3t-pa55"
 
@@ -186,27 +186,6 @@ def test_a_url_that_is_given_goes_before_the_environment_s_and_takes_the_rest_fr
     assert settings.tls is not None
     assert (settings.where, settings.prefix, settings.origin) == ("h:6379/0 (TLS)", "shop", "--redis")
     assert (settings.tls.ca, settings.tls.certificate) == (Path("/env.pem"), Path("/url.pem"))
-
-
-def test_a_url_file_is_read_again_and_the_rest_stays(tmp_path):
-    path = tmp_path / "url"
-    path.write_text("rediss://:one@first:1\n")
-    settings = RedisSettings.from_environment(
-        {"BULLPEN_REDIS_URL_FILE": str(path), "BULLPEN_PREFIX": "shop", "BULLPEN_REDIS_CA_FILE": "/ca.pem"}
-    )
-    endpoints = ConfiguredEndpoints(settings)
-    before = endpoints.stamp()
-    path.write_text("rediss://:three@second:2?timeout=9s\n")
-    assert endpoints.stamp() != before
-    now = settings.current()
-    assert (now.where, now.prefix, now.timeout) == ("second:2/0 (TLS)", "shop", timedelta(seconds=9))
-    assert now.password is not None
-    assert now.password.get_secret_value() == "three"
-    assert now.tls == settings.tls
-    assert now.current() == now
-    path.unlink()
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        settings.current()
 
 
 @pytest.mark.parametrize("content", [b"", b"a\nb", b"\xff\xfe", b"redis://h?x=" + b"y" * 20_000])

@@ -15,8 +15,8 @@ import pytest
 from bullpen import Client, RedisSettings, embedded
 from bullpen_operator.kube.kinds import LABEL_SCALED_BY
 from tests.chart.rendering import NAMESPACE, Chart, Object, Values
-from tests.support import operators, requirements
-from tests.support.kubernetes import binaries, pods
+from tests.support import operators
+from tests.support.kubernetes import pods
 from tests.support.kubernetes.api import Api
 from tests.support.kubernetes.apiserver import ApiServer, Login
 from tests.support.kubernetes.audit import Audit, Did, Use, unused
@@ -37,15 +37,6 @@ async def welcome(until: str) -> None:
     while not Path(until).exists():
         await asyncio.sleep(0.05)
 """
-
-
-@pytest.fixture(scope="module")
-def chart(api_programs: None) -> Chart:
-    """The chart, to be rendered."""
-    try:
-        return Chart(binaries.ensure("helm")["helm"])
-    except binaries.Missing as error:
-        requirements.missing("cluster", str(error))
 
 
 @pytest.fixture

@@ -295,6 +295,8 @@ class Operator:
     def _lead_changed(self, *, leads: bool) -> None:
         self.metrics.leading(leads=leads)
         if leads:
+            if self._scaler is not None:
+                self._scaler.renew()  # first: jobs may have waited for it since the other left
             self._of_this_lead = False
             self._prepare.set()
             if self._reconciler is not None:

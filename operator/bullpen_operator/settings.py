@@ -56,7 +56,7 @@ class Settings:
     """A leader that could not renew for so long stops writing. Less than `lease_seconds`, by more than clocks differ."""
 
     retry_seconds: float = 2.0
-    """Between two tries to take or renew the lease."""
+    """Between two renewals of the lease; who waits for it looks twice as often."""
 
     concurrency: int = 8
     """JobQueues that are reconciled at the same time."""

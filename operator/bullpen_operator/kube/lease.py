@@ -98,8 +98,9 @@ class Election:
                 await self._release()
 
     async def _pause(self, began: float) -> None:
-        """Wait for the next try, but tell at once when the lead ends meanwhile."""
-        until = began + self._terms.retry_seconds * (0.8 + 0.4 * self._random())
+        """Wait for the next try, but tell at once when the lead ends meanwhile. Who does not lead looks twice as often."""
+        seconds = self._terms.retry_seconds if self._told else self._terms.retry_seconds / 2
+        until = began + seconds * (0.8 + 0.4 * self._random())
         while (left := until - self._clock()) > 0:
             if self._told:
                 left = min(left, max(0.0, self._until - self._clock()) + 0.001)

@@ -1,8 +1,8 @@
 """The scaler: takes charge of JobQueues, observes their Redises, decides at every reading, and has it carried out.
 
 Concurrency model: `Scaler.run` owns an observer (`observer`) for each Redis that a charge needs, a task that finds each charge
-its Redis, one that looks after who leads, and for each charge that has something to do a task that does it, one at a time for
-a charge, so that nothing overtakes itself. Deciding happens at once, in the observer's call: between a queue's waking and
+its Redis, and for each charge that has something to do a task that does it, one at a time for a charge, so that nothing
+overtakes itself. Deciding happens at once, in the observer's call: between a queue's waking and
 the write of its number no task is waited for. All in one event loop; `put`, `drop` and `state` may be called at any time.
 
 A charge is decided on at each reading, when one of its pods or its target changes, and when what it was told changes. Only
@@ -36,7 +36,6 @@ Ref = TypeVar("Ref")
 Ref_contra = TypeVar("Ref_contra", contravariant=True)
 
 FIND_AGAIN_SECONDS: Final = 5.0
-LEAD_SECONDS: Final = 0.2
 REMEMBER_EVERY_MS: Final = 10_000
 CONFLICT_RETRY_MS: Final = 500
 BROKEN_RETRY_MS: Final = 10_000
@@ -172,6 +171,15 @@ class Scaler(Generic[Ref]):
         care = self._cares.get(key)
         return None if care is None else care.charge.state
 
+    def renew(self) -> None:
+        """Act from now on: we have become the one that leads. What waits to be done is done at once, then all are read anew."""
+        for care in list(self._cares.values()):
+            if care.todo is not None and not care.todo.nothing:
+                self._consider(care)
+        for key, care in list(self._cares.items()):
+            if care.observer is not None:
+                care.observer.nudge(key)
+
     @property
     def observers(self) -> tuple[Observer, ...]:
         """The observers, one for each Redis."""
@@ -184,7 +192,6 @@ class Scaler(Generic[Ref]):
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._find_for_ever(), name="scaler: finds each its Redis")
-            tasks.create_task(self._look_after_lead(), name="scaler: who leads")
 
     async def _find_for_ever(self) -> None:
         while True:
@@ -245,22 +252,6 @@ class Scaler(Generic[Ref]):
             keys.pop(unit.key, None)
             if not keys:
                 del self._by_target[unit.target.key]
-
-    async def _look_after_lead(self) -> None:
-        """Look at all queues at once when we have become the one that acts."""
-        led = False
-        while True:
-            leads = self._leading()
-            if leads and not led:
-                # What waits to be done is done at once; then all are read anew.
-                for care in list(self._cares.values()):
-                    if care.todo is not None and not care.todo.nothing:
-                        self._consider(care)
-                for key, care in list(self._cares.items()):
-                    if care.observer is not None:
-                        care.observer.nudge(key)
-            led = leads
-            await asyncio.sleep(LEAD_SECONDS)
 
     # -- what observers tell -----------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ async def test_who_does_not_lead_observes_and_holds_still(stage, plain):
     assert stage.kube.writes == []
     assert await plain.keys("*bullpen:*") == []
     stage.leads = True
+    stage.scaler.renew()
     await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
 
 

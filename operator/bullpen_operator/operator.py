@@ -50,6 +50,8 @@ log = logging.getLogger("bullpen.operator")
 PREPARE_AGAIN_SECONDS: Final = 2.0
 OVERTAKEN_SECONDS: Final = 0.2
 LONGEST_OVERTAKEN_SECONDS: Final = 2.0
+TELL_AFTER_SECONDS: Final = 10.0
+"""What fails is told by a condition once it is tried so seldom: an API server that flaps for a while is none of a JobQueue's."""
 _CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
 
 
@@ -260,9 +262,12 @@ class Operator:
         except BullpenError as error:
             delay = self.queue.failed(key)
             log.warning("reconcile_failed", extra={"key": str(key), "error": str(error), "again_in": round(delay, 1)})
+            if delay >= TELL_AFTER_SECONDS:
+                reconciler.tell(key, error)
             self.metrics.reconciled("retry", self._clock() - began)
             return
-        except Exception:  # one JobQueue that cannot be understood must not stop all others
+        except Exception as error:  # one JobQueue that cannot be understood must not stop all others
+            reconciler.tell(key, error)
             delay = self.queue.failed(key)
             log.exception("reconcile_broke", extra={"key": str(key), "again_in": round(delay, 1)})
             self.metrics.reconciled("failed", self._clock() - began)

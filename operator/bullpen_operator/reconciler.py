@@ -27,7 +27,7 @@ from bullpen_operator.connections.pool import Redis
 from bullpen_operator.connections.references import RedisRef
 from bullpen_operator.endings import Endings
 from bullpen_operator.kube import kinds
-from bullpen_operator.kube.errors import NotLeading
+from bullpen_operator.kube.errors import Conflict, NotLeading, Unavailable
 from bullpen_operator.kube.kinds import Key, Object
 from bullpen_operator.settings import Settings
 
@@ -85,15 +85,6 @@ class Reconciler:
         obj = self._parts.cache.find(key)
         if obj is None or ((obj.get("spec") or {}).get("className") or "") != self._settings.class_name:
             return await self._gone(key, exists=obj is not None)
-        try:
-            return await self._look(key, obj, thorough=thorough)
-        except BullpenError:
-            raise
-        except Exception as error:
-            self._tell_broken(key, obj, error)
-            raise
-
-    async def _look(self, key: Key, obj: Object, *, thorough: bool) -> Result:
         read = await self._read(key, obj)
         facts = Facts(generation=cases.generation(obj), problem=read.problem, notices=read.notices)
         if read.jobqueue is not None:
@@ -111,7 +102,7 @@ class Reconciler:
         if isinstance(found, resolve.Refused):
             if leaving:
                 return await self._endings.without_redis(obj, jobqueue, found.message)
-            return self._without_connection(key, facts, found)
+            return self._without_connection(obj, jobqueue, facts, found)
         case = cases.case_of(key, obj, jobqueue, found, cluster_id=self._cluster_id)
         facts = replace(facts, prefix=found.prefix)
         if leaving:
@@ -158,13 +149,20 @@ class Reconciler:
             return error.problem
         return None
 
-    def _without_connection(self, key: Key, facts: Facts, found: resolve.Refused) -> Result:
+    def _without_connection(self, obj: Object, jobqueue: JobQueue, facts: Facts, found: resolve.Refused) -> Result:
         """Without a connection nothing is done, and what runs stays as it is."""
+        key = kinds.key_of(kinds.JOBQUEUE, obj)
         self._unresolved.add(key)
         self._places.pop(key, None)
         self._parts.scaler.drop(key)
-        problem = facts.problem or Problem(found.reason, found.message)
-        self._parts.reporter.put(key, replace(facts, problem=problem), None)
+        status = obj.get("status") or {}
+        facts = replace(
+            facts,
+            problem=facts.problem or Problem(found.reason, found.message),
+            prefix=(status.get("queue") or {}).get("prefix", ""),
+            binding=_binding(obj),
+        )
+        self._parts.reporter.put(key, facts, cases.target_of(jobqueue))
         return Result("refused")
 
     async def _make(self, case: Case, facts: Facts, *, thorough: bool) -> Result:
@@ -194,18 +192,18 @@ class Reconciler:
             text = f"{error}; to have this one take it over: bullpen adopt {case.key.name} --namespace {case.key.namespace}"
             problem = facts.problem or Problem("OwnedElsewhere", text)
             return replace(asked, owned=False, owner_message=text, problem=problem), Result("refused")
+        except (NotLeading, Unavailable, Conflict):
+            raise  # it says nothing of the JobQueue
         except RedisUnavailable as error:
-            # What was declared before is kept up in the cluster; a rollout needs no Redis.
-            binding = (case.obj.get("status") or {}).get("binding", {}).get("name", "")
-            asked = replace(asked, redis_trouble=str(error), owned=True if known and binding else None, binding=binding)
-            return asked, Result("retry", again_seconds=RETRY_SECONDS)
-        except NotLeading:
-            raise
+            asked = replace(asked, redis_trouble=str(error))
         except BullpenError as error:
-            reason = getattr(error, "reason", "") or type(error).__name__
-            problem = facts.problem or Problem(reason, str(error), stalled=False)
-            return replace(asked, owned=None, problem=problem), Result("retry", again_seconds=RETRY_SECONDS)
-        return replace(asked, owned=True, binding=binding), Result("ok")
+            asked = replace(asked, problem=facts.problem or _problem_of(error))
+        else:
+            return replace(asked, owned=True, binding=binding), Result("ok")
+        # What was declared before is kept up in the cluster; a rollout needs no Redis.
+        binding = _binding(case.obj)
+        asked = replace(asked, owned=True if known and binding else None, binding=binding)
+        return asked, Result("retry", again_seconds=RETRY_SECONDS)
 
     async def _make_in_cluster(
         self, case: Case, facts: Facts, result: Result, *, thorough: bool
@@ -288,16 +286,15 @@ class Reconciler:
             cluster_wide=settings.cluster_wide,
         )
 
-    def _tell_broken(self, key: Key, obj: Object, error: Exception) -> None:
-        """Tell that it is the operator that fails, where a person looks first: nobody reads the log of what seems to be well."""
-        text = (
-            f"The operator cannot work on this JobQueue: {type(error).__name__}. Its log has more, as reconcile_broke. "
-            "What ran before goes on, and it is tried again."
-        )
+    def tell(self, key: Key, error: Exception) -> None:
+        """Tell of what keeps a JobQueue from being reconciled, where a person looks first: nobody reads the log of what seems well."""
+        obj = self._parts.cache.find(key)
+        if obj is None:
+            return
         reporter = self._parts.reporter
         facts = reporter.facts(key) or Facts(generation=0)
-        problem = Problem("InternalError", text, stalled=False)
-        reporter.put(key, replace(facts, generation=cases.generation(obj), problem=problem), reporter.target(key))
+        facts = replace(facts, generation=cases.generation(obj), problem=_problem_of(error))
+        reporter.put(key, facts, reporter.target(key))
 
     def _crowded(self, case: Case) -> str:
         """Say that all workers of a connection's JobQueues could open more connections than it has; else an empty text."""
@@ -322,6 +319,22 @@ class Reconciler:
         if before is not None and before != spec.replicas and spec.scaling_mode != "Manual":
             text = f"spec.replicas is read in mode Manual only; the mode is {spec.scaling_mode}"
             self._parts.recorder.record(case.obj, "Warning", "ReplicasIgnored", text, action="Scale")
+
+
+def _problem_of(error: Exception) -> Problem:
+    if isinstance(error, BullpenError):
+        return Problem(getattr(error, "reason", "") or type(error).__name__, str(error), stalled=False)
+    text = (
+        f"The operator cannot work on this JobQueue: {type(error).__name__}. Its log has more, as reconcile_broke. "
+        "What ran before goes on, and it is tried again."
+    )
+    return Problem("InternalError", text, stalled=False)
+
+
+def _binding(obj: Object) -> str:
+    """Give the name of the binding that there was when the status was written."""
+    name: str = ((obj.get("status") or {}).get("binding") or {}).get("name", "")
+    return name
 
 
 def owned_elsewhere(obj: Object) -> bool:

@@ -50,6 +50,8 @@ def compose(known: Known, before: Mapping[str, Any], now: dt.datetime) -> Object
             conditions.judge(known), before.get("conditions") or (), generation=facts.generation, now=time_text(now)
         ),
     }
+    if facts.spec is None:  # nothing of it is known in this life of the operator: what was told before stays told
+        status |= {name: before[name] for name in ("replicas", "selector", "binding", "queue") if name in before}
     if known.fleet.exists:
         status["replicas"] = known.fleet.replicas
         status["selector"] = known.fleet.selector

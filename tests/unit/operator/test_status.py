@@ -224,6 +224,12 @@ def test_what_was_read_before_a_restart_stays_until_it_is_read_anew():
     assert made["scaling"]["desiredReplicas"] == 2
 
 
+def test_what_was_told_before_stays_where_the_spec_cannot_be_followed():
+    before = {"replicas": 3, "selector": "a=b", "binding": {"name": "b"}, "queue": {"name": "q", "prefix": "p"}}
+    written = status.compose(Known(Facts(generation=2, problem=Problem("InternalError", "It broke."))), before, NOW)
+    assert {name: written[name] for name in before} == before
+
+
 def test_the_time_of_a_transition_changes_with_the_status_alone():
     first = compose()
     later = NOW + dt.timedelta(minutes=1)

@@ -55,4 +55,7 @@ def test_the_help_describes_each_flag(capsys):
         read_settings(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert set(described()) == {each.name for each in fields(Settings)}
-    assert "Between two tries to take or renew the lease. [BULLPEN_OPERATOR_RETRY_SECONDS; now: 2.0]" in text
+    assert (
+        "Between two renewals of the lease; who waits for it looks twice as often. [BULLPEN_OPERATOR_RETRY_SECONDS; now: 2.0]"
+        in text
+    )

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from pydantic import JsonValue
 
@@ -27,9 +27,6 @@ from bullpen.options import Backoff, JobDefaults
 from bullpen.retry import BackoffFunction, Rules
 from bullpen.serialization import Codec, Misfit
 from bullpen.shapes import Arguments, PayloadShape
-
-if TYPE_CHECKING:
-    from bullpen.handling.handlers import Handlers
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -84,6 +81,18 @@ class Registration:
         return version <= self.version or self.is_fallback
 
 
+class Registry(Protocol):
+    """What a handler takes from the registry that it stands in."""
+
+    @property
+    def middleware(self) -> tuple[RunMiddleware, ...]:
+        """What runs around every attempt, the first outermost."""
+
+    @property
+    def lifespan(self) -> Lifespan | None:
+        """What opens the dependencies."""
+
+
 class Handler(JobType[P, R], Generic[P, R, Q, T]):
     """What ``@handlers.handler(...)`` makes of a function: callable as the function, and the job's contract.
 
@@ -94,7 +103,7 @@ class Handler(JobType[P, R], Generic[P, R, Q, T]):
         self,
         function: Callable[Q, T],
         *,
-        owner: "Handlers[Any]",
+        owner: Registry,
         name: str,
         queue: str | None,
         contract: JobType[Any, Any] | None = None,
@@ -151,7 +160,7 @@ class Handler(JobType[P, R], Generic[P, R, Q, T]):
         codec = self.signature.result if self._contract is None else self._contract.result_codec
         return cast("Codec[R]", codec)
 
-    def registration(self, owner: "Handlers[Any] | None" = None) -> Registration:
+    def registration(self, owner: Registry | None = None) -> Registration:
         """Resolve and compile it, for its own registry or one made by `with_deps`.
 
         Raises `ConfigurationError` for what cannot work: the wrong context, parameters that no payload can have, an executor

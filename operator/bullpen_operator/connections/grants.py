@@ -136,7 +136,7 @@ class Grants:
         """Where the queue was on another Redis before, or the users are not managed any more, want no user there."""
         before = self._at.pop((namespace, name), None)
         if before is not None and (before != found.ref or found.users != "Managed"):
-            self._users.forget(before, self._users.name(namespace, name))
+            self._users.forget(before, self._users.name(namespace, name), for_good=found.users != "Managed")
         if found.users == "Managed":
             self._at[namespace, name] = found.ref
 
@@ -145,6 +145,7 @@ class Grants:
     ) -> Plan:
         settings = request.settings
         if request.found.users == "Shared":
+            self._users.disown(redis, user)
             password = settings.password.get_secret_value() if settings.password is not None else None
             return Plan(Account(settings.username, password))
         planned = binding.plan(

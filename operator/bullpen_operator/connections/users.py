@@ -28,7 +28,9 @@ log = logging.getLogger("bullpen.operator.connections")
 LOOK_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 600.0
 ORPHAN_SECONDS: Final = 60.0
-"""A user of a JobQueue that is not known to exist goes when it was seen for so long."""
+"""A user of a JobQueue that is not known to exist, or is on another Redis by now, goes when it was seen for so long."""
+DISOWNED_SECONDS: Final = 600.0
+"""Longer where its JobQueue works as the connection's own account by now: a kubelet takes minutes to tell its pods."""
 LOG_AGAIN_SECONDS: Final = 60.0
 """A log that could not be read is looked at again after so long, and until then all users are set as often."""
 GIVE_UP_SECONDS: Final = 600.0
@@ -72,6 +74,8 @@ class _Server:
     refused_seen: frozenset[tuple[str, str]] = frozenset()
     orphans: dict[str, float] = field(default_factory=dict)
     leaving: set[str] = field(default_factory=set)
+    left: dict[str, bool] = field(default_factory=dict)
+    """Those that are wanted here no more though their JobQueue is still there, and whether they are wanted nowhere."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
 
@@ -99,6 +103,7 @@ class Users:
         self._monotonic = monotonic
         self._servers: dict[RedisRef, _Server] = {}
         self._attended: set[RedisRef] = set()
+        self._disowned: set[tuple[RedisRef, str]] = set()
         self._group: asyncio.TaskGroup | None = None
         redises.subscribe(self._connected)
 
@@ -124,6 +129,7 @@ class Users:
         changed = server.users.get(user) != wanted or user in server.unset
         server.users[user] = wanted
         server.leaving.discard(user)
+        server.left.pop(user, None)
         if changed or not server.run_id:
             server.unset.add(user)
             if not server.run_id:
@@ -142,11 +148,18 @@ class Users:
         server.leaving.add(user)
         await self._let_go(server)
 
-    def forget(self, ref: RedisRef, user: str) -> None:
-        """Want the user no more, and leave it to the look-out to take it away."""
+    def forget(self, ref: RedisRef, user: str, *, for_good: bool = False) -> None:
+        """Want the user no more, and leave it to the look-out to take it away, once it is wanted elsewhere, or `for_good`."""
         server = self._servers.get(ref)
-        if server is not None:
-            server.users.pop(user, None)
+        if server is not None and server.users.pop(user, None) is not None:
+            server.left[user] = for_good
+
+    def disown(self, redis: Redis, user: str) -> None:
+        """Have the user taken away, where there is one: its JobQueue works as somebody else. Once while leading."""
+        if (redis.ref, user) not in self._disowned and self._leading():
+            self._disowned.add((redis.ref, user))
+            server = self._servers.get(redis.ref) or self._server(redis, unseen=False)
+            server.left[user] = True
 
     def attend(self, redis: Redis) -> None:
         """See to it that no user of a JobQueue that is gone is left there, also where no JobQueue uses it now. Once while leading."""
@@ -157,8 +170,10 @@ class Users:
     def renew(self) -> None:
         """Forget what is wanted: another operator led meanwhile, perhaps, and replaced passwords. All is put again."""
         self._attended.clear()
+        self._disowned.clear()
         for server in self._servers.values():
             server.users.clear()
+            server.left.clear()
 
     def _check_lead(self) -> None:
         if not self._leading():
@@ -167,10 +182,10 @@ class Users:
 
     # -- looking after one Redis -------------------------------------------------------------------------------
 
-    def _server(self, redis: Redis) -> _Server:
+    def _server(self, redis: Redis, *, unseen: bool = True) -> _Server:
         server = self._servers.get(redis.ref)
         if server is None:
-            server = self._servers[redis.ref] = _Server(redis, set_at=self._monotonic())
+            server = self._servers[redis.ref] = _Server(redis, unseen=unseen, set_at=self._monotonic())
             self._watch(server)
         elif server.redis is not redis:
             server.redis = redis  # the pool had closed it meanwhile
@@ -193,7 +208,7 @@ class Users:
                     server.redis = await self._redises.of(server.redis.ref)
                     await self.look(server.redis.ref)
                 server.away_since = None
-            except (RedisUnavailable, UsersRefused, ReplyError):
+            except (RedisUnavailable, UsersRefused, ReplyError, NotLeading):
                 if server.away_since is None:
                     server.away_since = self._monotonic()
             except Exception:  # what one tenant's Redis answers must not keep all others from being looked after
@@ -208,19 +223,21 @@ class Users:
         if server.users:
             return True
         away = server.away_since is not None and self._monotonic() - server.away_since >= GIVE_UP_SECONDS
-        return not away and bool(server.unseen or server.unsaved or server.orphans or server.leaving)
+        return not away and bool(server.unseen or server.unsaved or server.orphans or server.leaving or server.left)
 
     async def look(self, ref: RedisRef) -> None:
-        """Look once, and mend what is amiss. Raises `RedisUnavailable`, `UsersRefused`, `ReplyError`."""
+        """Look once, and mend what is amiss. Raises `RedisUnavailable`, `UsersRefused`, `ReplyError`, `NotLeading`."""
         server = self._servers[ref]
+        left = set(server.left)
         commands = (pack_command("INFO", "server"), pack_command("ACL", "USERS"))
         info, users = await server.redis.exchange(b"".join(commands), len(commands))
         for reply in (info, users):
             if isinstance(reply, ReplyError):
+                server.left.clear()  # who may not look may take nobody away
                 raise self._refused(server.redis, reply)
         there = answers.names(users, acl.user_prefix(self._cluster()))
         server.unseen = False
-        refused = answers.refused_logins(await self._log(server))
+        refused = answers.refused_logins(await self._log(server) if server.users else None)
         locked_out = {user for user, _ in refused - server.refused_seen} & server.users.keys()
         server.refused_seen = refused
         other = self._learn(server, info)
@@ -236,6 +253,8 @@ class Users:
         elif locked_out:
             await self._set(server, locked_out)
         await self._let_go(server)
+        for user in left - there:  # not of those who left while it was asked
+            server.left.pop(user, None)
         await self._sweep(server, there)
         if server.unsaved:
             await self._save(server)
@@ -276,6 +295,7 @@ class Users:
         refused: ReplyError | None = None
         names = tuple(users)
         for start in range(0, len(names), _AT_ONCE):
+            self._check_lead()
             part = [(name, server.users[name]) for name in names[start : start + _AT_ONCE] if name in server.users]
             server.unset.update(name for name, _ in part)
             packed = b"".join(
@@ -299,6 +319,7 @@ class Users:
         gone = [user for user in server.leaving if not self._is_needed(user)][:_AT_ONCE]
         if not gone:
             return
+        self._check_lead()
         try:
             await server.redis.call("ACL", "DELUSER", *gone)
         except ReplyError as error:
@@ -311,17 +332,25 @@ class Users:
         return owner is not None and self._exists(*owner)
 
     async def _sweep(self, server: _Server, there: set[str]) -> None:
-        """Take away users of JobQueues that are gone, or that moved to another Redis."""
+        """Take away users of JobQueues that are gone, that moved to another Redis, or that work as somebody else."""
         now = self._monotonic()
         ours = {user: owner for user in there if (owner := acl.owner_of(user, self._cluster())) is not None}
-        nobodys = {
-            user
-            for user, owner in ours.items()
-            if not self._exists(*owner) or (user not in server.users and self._elsewhere(server, user))
-        }
-        server.orphans = {user: server.orphans.get(user, now) for user in nobodys}
-        gone = [user for user, since in server.orphans.items() if now - since >= ORPHAN_SECONDS][:_AT_ONCE]
+        for user in [each for each in server.left if server.run_id in self._wanted_at(each)]:
+            del server.left[user]  # by another account of this same server
+        gone_since: dict[str, float] = {}
+        gone: list[str] = []
+        for user, owner in ours.items():
+            disowned = server.left.get(user, False)
+            moved = user not in server.users and (disowned or self._elsewhere(server, user))
+            exists = self._exists(*owner)
+            if exists and not moved:
+                continue
+            since = gone_since[user] = server.orphans.get(user, now)
+            if now - since >= (DISOWNED_SECONDS if exists and disowned else ORPHAN_SECONDS) and len(gone) < _AT_ONCE:
+                gone.append(user)
+        server.orphans = gone_since
         if gone:
+            self._check_lead()
             for user in gone:
                 server.users.pop(user, None)
             await server.redis.call("ACL", "DELUSER", *gone)
@@ -330,8 +359,11 @@ class Users:
 
     def _elsewhere(self, here: _Server, user: str) -> bool:
         """Say whether the user is wanted on another Redis, and on no other account of what is or may be this same one."""
-        others = [server.run_id for server in self._servers.values() if user in server.users]
-        return bool(others) and not {"", here.run_id} & set(others)
+        others = self._wanted_at(user)
+        return bool(others) and not {"", here.run_id} & others
+
+    def _wanted_at(self, user: str) -> set[str]:
+        return {server.run_id for server in self._servers.values() if user in server.users}
 
     async def _save(self, server: _Server) -> None:
         server.unsaved = False

@@ -5,25 +5,34 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import redis
 
 from bullpen import embedded
+from bullpen.api.v1alpha1 import JobQueue
 from bullpen.errors import RedisUnavailable
 from bullpen.redis.wire import Reply
+from bullpen_operator.cache import Cache
 from bullpen_operator.connections import acl
 from bullpen_operator.connections import users as module
 from bullpen_operator.connections.acl import Confines
+from bullpen_operator.connections.grants import Grants
 from bullpen_operator.connections.pool import Redis, Redises
 from bullpen_operator.connections.references import RedisRef
+from bullpen_operator.connections.resolve import Resolved
 from bullpen_operator.connections.users import Users, Wanted
+from bullpen_operator.kube import kinds
+from bullpen_operator.kube.errors import NotLeading
+from bullpen_operator.kube.kinds import Key
 from support.secrets import Secrets
 from tests.support.impostor import impostor, text
 from tests.support.waiting import eventually
 
 EMAILS = acl.user_name("c1", "shop", "emails")
 IMAGES = acl.user_name("c1", "shop", "images")
+NOW = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
 FIRST, SECOND = (acl.password_hash(word) for word in ("first", "second"))
 
 
@@ -44,11 +53,12 @@ class Room:
         self.redises = redises
         self.existing = {("shop", "emails"), ("shop", "images")}
         self.now = 0.0
+        self.leads = True
         self.users = Users(
             redises,
             cluster=lambda: "c1",
             exists=lambda *names: names in self.existing,
-            leading=lambda: True,
+            leading=lambda: self.leads,
             monotonic=lambda: self.now,
         )
         self.task = asyncio.create_task(self.users.run())
@@ -246,18 +256,128 @@ async def test_who_moves_to_another_account_on_the_same_redis_keeps_their_user(
     assert known(own.url).keys() == {EMAILS, IMAGES}
 
 
+@pytest.mark.parametrize("stay", [{IMAGES}, set()], ids=["others stay", "nobody stays"])
 async def test_who_moves_to_another_redis_leaves_no_user_behind(
-    own: embedded.Server, redis_binary: embedded.Binary, room: Room, monkeypatch: pytest.MonkeyPatch
+    own: embedded.Server,
+    redis_binary: embedded.Binary,
+    room: Room,
+    monkeypatch: pytest.MonkeyPatch,
+    stay: set[str],
 ) -> None:
     monkeypatch.setattr(module, "ORPHAN_SECONDS", 0.0)
     with embedded.start(binary=redis_binary, unix=False) as other:
         before, after = await room.redis(own.url), await room.redis(other.url)
-        await room.users.put(before, EMAILS, wanted("emails"))
-        await room.users.put(before, IMAGES, wanted("images"))
+        for user in {EMAILS, *stay}:
+            await room.users.put(before, user, wanted("x"))
         room.users.forget(before.ref, EMAILS)
+        for _ in range(2):  # while it is not known there it may be needed here
+            await room.users.look(before.ref)
+        assert EMAILS in known(own.url)
         await room.users.put(after, EMAILS, wanted("emails"))
-        await eventually(lambda: known(own.url).keys() == {IMAGES})
+        await eventually(lambda: known(own.url).keys() == stay)
         assert known(other.url).keys() == {EMAILS}
+        await eventually(lambda: (before.ref in room.users._servers) is bool(stay))
+
+
+async def test_who_works_as_the_connection_itself_keeps_a_user_until_all_pods_have_heard_of_it(
+    own: embedded.Server, room: Room
+) -> None:
+    there = await room.redis(own.url)
+    await room.users.put(there, EMAILS, wanted("emails"))
+    room.users.forget(there.ref, EMAILS, for_good=True)
+    await eventually(lambda: EMAILS in room.users._servers[there.ref].orphans)
+    room.now = module.DISOWNED_SECONDS - 1
+    await room.users.look(there.ref)
+    assert known(own.url).keys() == {EMAILS}
+    room.now = module.DISOWNED_SECONDS
+    await eventually(lambda: known(own.url) == {})
+    await eventually(lambda: room.users._servers == {})
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_connection_that_becomes_a_shared_one_leaves_no_user_of_its_jobqueues(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    monkeypatch.setattr(module, "DISOWNED_SECONDS", 0.0)
+    there, secrets = await room.redis(own.url), Secrets()
+    managed = Resolved(there.ref, "shop", Key(kinds.CLUSTER_REDIS_CONNECTION, "", "shared"), "Managed")
+    obj = {
+        "apiVersion": "bullpen.dev/v1alpha1",
+        "kind": "JobQueue",
+        "metadata": {"name": "emails", "namespace": "shop", "uid": "u"},
+        "spec": {},
+    }
+    for found in (managed, replace(managed, users="Shared")):
+        if restarted or found is managed:
+            grants = Grants(secrets, Cache(), room.users, operator_namespace="infra", now=lambda: NOW)
+            room.users.renew()
+        await grants.ensure(obj, JobQueue.model_validate(obj), found, there)
+        assert ("username" in secrets.data("shop", "emails-binding")) is (found is managed)
+    await eventually(lambda: known(own.url) == {})
+
+
+async def test_a_user_whom_an_operator_before_this_one_left_is_taken_away(own: embedded.Server, room: Room) -> None:
+    there = await room.redis(own.url)
+    with contextlib.closing(redis.Redis.from_url(own.url)) as raw:
+        raw.acl_setuser(EMAILS, enabled=True)
+    room.users.disown(there, EMAILS)
+    await eventually(lambda: EMAILS in room.users._servers[there.ref].orphans)
+    room.users.disown(there, EMAILS)  # as at each reconcile
+    room.now = module.DISOWNED_SECONDS
+    await eventually(lambda: known(own.url) == {})
+    await eventually(lambda: room.users._servers == {})
+    room.users.disown(there, EMAILS)
+    assert room.users._servers == {}
+
+
+async def test_an_account_that_may_not_look_is_asked_once(own: embedded.Server, room: Room) -> None:
+    there = await room.redis(own.url)
+    with contextlib.closing(redis.Redis.from_url(own.url)) as raw:
+        raw.execute_command("ACL", "SETUSER", "default", "-acl|users")
+        raw.acl_log_reset()
+        room.users.disown(there, EMAILS)
+        await eventually(lambda: room.users._servers == {})
+        assert [entry["count"] for entry in raw.acl_log()] == [1]
+
+
+async def test_who_is_wanted_again_stays(own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DISOWNED_SECONDS", 0.0)
+    there = await room.redis(own.url)
+    room.users.disown(there, EMAILS)
+    await room.users.put(there, EMAILS, wanted("emails"))
+    for _ in range(2):
+        await room.users.look(there.ref)
+    assert known(own.url).keys() == {EMAILS}
+
+
+async def test_who_lost_the_lead_between_question_and_answer_changes_no_user(
+    own: embedded.Server, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an operator that was frozen, and wakes with an answer of before: another has replaced passwords meanwhile."""
+    room.task.cancel()
+    await asyncio.wait([room.task])  # nobody else looks
+    there = await room.redis(own.url)
+    await room.users.put(there, EMAILS, wanted("emails"))
+    exchange = there.exchange
+
+    async def frozen(packed: bytes, count: int, **options: float) -> list[Reply]:
+        replies = await exchange(packed, count, **options)
+        if b"INFO" in packed:
+            room.leads = False
+        return replies
+
+    monkeypatch.setattr(there, "exchange", frozen)
+    with contextlib.closing(redis.Redis.from_url(own.url)) as raw:
+        raw.acl_deluser(EMAILS)
+        with pytest.raises(NotLeading):
+            await room.users.look(there.ref)
+        assert known(own.url) == {}
+        room.existing.clear()
+        raw.acl_setuser(EMAILS, enabled=True)
+        monkeypatch.setattr(module, "ORPHAN_SECONDS", 0.0)
+        with pytest.raises(NotLeading):
+            await room.users.look(there.ref)
+        assert known(own.url).keys() == {EMAILS}
 
 
 # -- those whom nobody wants -----------------------------------------------------------------------------------------

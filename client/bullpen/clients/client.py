@@ -26,7 +26,8 @@ class Client:
     """Enqueues jobs, and controls, watches and waits for them. `SyncClient` is its blocking twin.
 
     `redis` is a URL, `RedisSettings`, or None for what the environment says (each queue's binding under
-    ``SERVICE_BINDING_ROOT``, else ``BULLPEN_REDIS_URL`` and its kin), read at first use. `timeout` bounds every call: a Redis that is away or frozen fails it within that time, with
+    ``SERVICE_BINDING_ROOT``, else ``BULLPEN_REDIS_URL`` and its kin), read at first use. `timeout` (absent: what the URL says,
+    else 5 s) bounds every call, of `enqueue_many` each batch: a Redis that is away or frozen fails it within that time, with
     `RedisUnavailable`. `middleware` goes around every enqueue.
 
     Use it as ``async with Client() as client``, or call `close`. Raises `ConfigurationError` for a URL that cannot be used.
@@ -37,10 +38,10 @@ class Client:
         redis: str | RedisSettings | None = None,
         *,
         prefix: str | None = None,
-        timeout: Duration = sending.DEFAULT_TIMEOUT,
+        timeout: Duration | None = None,
         middleware: Sequence[EnqueueMiddleware] = (),
     ) -> None:
-        store = Store(redis, prefix=prefix, timeout=sending.timeout_seconds("timeout", timeout))
+        store = Store(redis, prefix=prefix, timeout=sending.own_timeout(timeout))
         self._session = Session(store, middleware)
 
     @classmethod

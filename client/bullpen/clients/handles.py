@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from pydantic import JsonValue
 
@@ -21,6 +21,9 @@ from bullpen.queue.operations.jobs import GetJob, GetLogs
 from bullpen.queue.operations.queues import ReadPolicy
 
 R_co = TypeVar("R_co", covariant=True)
+
+_LAST_LOOK_SECONDS: Final = 1.0
+"""How long somebody whose time is over waits to hear of an end that came in time."""
 
 
 class JobHandle(Generic[R_co]):
@@ -149,24 +152,32 @@ class SyncJobHandle(Generic[R_co]):
     def result(self, *, timeout: Duration) -> R_co:
         """Wait until the job ends, and give its result; see `JobHandle.result`. Holds a connection meanwhile."""
         seconds = sending.timeout_seconds("timeout", timeout)
-        deadline = self._session.monotonic() + seconds
+        clock = self._session.monotonic
+        deadline = clock() + seconds
         after = place = self._session.perform(LastEventId(self._keys))
         ended = self._session.run(look(self._keys, self.id, place))
+        looked = clock()
         while ended is None:
-            left = deadline - self._session.monotonic()
+            left = deadline - clock()
             if left <= 0:
                 raise timed_out(self.id, self.queue, seconds)
             found, after = self._wait(after, left)
             event = next((event for event in events.by_job(found, self.id) if event.ends), None)
-            if event is None:
-                if not found:
-                    with contextlib.suppress(RedisUnavailable):  # it was there: it may come back
-                        ended = self._session.run(look(self._keys, self.id, place))
-            elif event.change == "removed":
+            if event is not None and event.change == "removed":
                 raise controlling.gone(self._keys, self.id)
+            if event is not None:
+                steps = how_it_ended(self._keys, self.id, event)
+            elif not found or clock() - looked >= LOOK_EVERY_SECONDS:
+                steps = look(self._keys, self.id, place)
+                looked = clock()
             else:
-                with contextlib.suppress(RedisUnavailable):  # the next look says the same
-                    ended = self._session.run(how_it_ended(self._keys, self.id, event))
+                continue
+            with contextlib.suppress(
+                RedisUnavailable
+            ):  # it was there: it may come back, and the next look says the same
+                ended = self._session.run(
+                    steps, timeout=min(self._session.timeout, max(deadline - clock(), _LAST_LOOK_SECONDS))
+                )
         return self._read(ended.returnvalue)
 
     def info(self) -> JobInfo:
@@ -213,6 +224,8 @@ class SyncJobHandle(Generic[R_co]):
         yield self._changes(after, found.job.progress, views.final_event(found))
 
     def _changes(self, after: str, progress: JsonValue, last: JobEvent | None) -> Iterator[JobEvent]:
+        clock = self._session.monotonic
+        looked = clock()
         while last is None:
             found, after = self._wait(after, LOOK_EVERY_SECONDS)
             for event in events.by_job(found, self.id):
@@ -220,7 +233,8 @@ class SyncJobHandle(Generic[R_co]):
                 yield views.event(event, progress)
                 if event.ends:
                     return
-            if not found:
+            if not found or clock() - looked >= LOOK_EVERY_SECONDS:
+                looked = clock()
                 with contextlib.suppress(RedisUnavailable):  # it was there: it may come back
                     job = self._session.perform(GetJob(self._keys, self.id))
                     if job is None:

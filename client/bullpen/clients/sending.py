@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from pydantic import JsonValue
 
@@ -16,8 +16,6 @@ from bullpen.options import EnqueueOptions, duration_ms
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.base import Steps
 from bullpen.queue.requests import Request
-
-DEFAULT_TIMEOUT: Final = "5s"
 
 T = TypeVar("T")
 
@@ -116,6 +114,11 @@ def timeout_seconds(option: str, value: Duration) -> float:
         msg = f"{option}: {value!r} is not allowed; allowed: a duration above zero"
         raise OptionInvalid(msg)
     return ms / 1_000
+
+
+def own_timeout(value: Duration | None) -> float | None:
+    """Give a client's own timeout in seconds; None where it has none. Raises `OptionInvalid`."""
+    return None if value is None else timeout_seconds("timeout", value)
 
 
 def queue_of(job_type: JobType[..., T]) -> str:

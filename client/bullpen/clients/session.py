@@ -35,16 +35,23 @@ T = TypeVar("T")
 class Store:
     """Where a client's jobs lie, and by which clock: Redis and the system's, unless a test harness says otherwise."""
 
-    def __init__(self, redis: str | RedisSettings | None, *, prefix: str | None, timeout: float) -> None:
+    def __init__(self, redis: str | RedisSettings | None, *, prefix: str | None, timeout: float | None) -> None:
         # What a URL says is checked at once; the environment is read when it is needed.
         self._given = None if redis is None else RedisSettings.of(redis, prefix=prefix)
         self._prefix = prefix
-        self.timeout = timeout
+        self._timeout = timeout
 
     @property
     def settings(self) -> RedisSettings:
         """The settings, from the environment where nobody gave any. Raises `ConfigurationError`."""
         return RedisSettings.of(None, prefix=self._prefix) if self._given is None else self._given
+
+    @property
+    def timeout(self) -> float:
+        """How many seconds a call may take: what the settings say, as first read, where nobody said."""
+        if self._timeout is None:
+            self._timeout = self.settings.timeout.total_seconds()
+        return self._timeout
 
     def routes(self) -> Routes | None:
         """Give the settings of each queue; None where all queues have the same."""
@@ -116,7 +123,7 @@ class Session:
         return [(*where, spec.read_result) for spec, where in zip(changed, placed, strict=True)]
 
     async def run(self, steps: Steps[T], *, timeout: float | None = None) -> T:
-        """Run steps, within the client's timeout or what is left of it."""
+        """Run steps, within the client's timeout or what is left of it; see `bullpen.clients.shell.run`."""
         limit = self.timeout if timeout is None else timeout
         return await run(self.bind().shell, steps, timeout=limit, now=time.monotonic)
 

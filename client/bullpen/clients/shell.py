@@ -185,28 +185,34 @@ class RedisShell:
 
 
 async def run(shell: Shell, steps: Steps[T], *, timeout: float, now: "Clock") -> T:
-    """Run steps to their end, all of them within `timeout` seconds by the monotonic clock `now`."""
-    deadline = now() + timeout
+    """Run steps to their end. Redis has `timeout` seconds for all of them, by the monotonic clock `now`.
+
+    Where an operation settles a part of the work, what comes after it has the whole time again.
+    """
+    left = timeout
     try:
         operation = next(steps)
         while True:
+            began = now()
             try:
-                result = await shell.perform(operation, timeout=time_left(deadline, now()))
+                result = await shell.perform(operation, timeout=time_left(left))
             except Exception as error:  # noqa: BLE001 - it is the steps' to judge: what they do not take is raised by them
+                left -= now() - began
                 operation = steps.throw(error)
             else:
+                left = timeout if operation.settles(result) else left - (now() - began)
                 operation = steps.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value
 
 
-def time_left(deadline: float, now: float) -> float:
-    """Give the seconds until then. Raises `RedisUnavailable` when there are none: connecting alone would take longer."""
-    if deadline - now < _LEAST_SECONDS:
+def time_left(seconds: float) -> float:
+    """Give what is left. Raises `RedisUnavailable` when that is nothing: connecting alone would take longer."""
+    if seconds < _LEAST_SECONDS:
         msg = "the client's timeout has passed"
         raise RedisUnavailable(msg)
-    return deadline - now
+    return seconds
 
 
 class Clock(Protocol):

@@ -36,10 +36,10 @@ class SyncClient:
         redis: str | RedisSettings | None = None,
         *,
         prefix: str | None = None,
-        timeout: Duration = sending.DEFAULT_TIMEOUT,
+        timeout: Duration | None = None,
         middleware: Sequence[EnqueueMiddleware] = (),
     ) -> None:
-        store = SyncStore(redis, prefix=prefix, timeout=sending.timeout_seconds("timeout", timeout))
+        store = SyncStore(redis, prefix=prefix, timeout=sending.own_timeout(timeout))
         self._session = SyncSession(store, middleware)
 
     @classmethod

@@ -34,6 +34,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _PAUSE_SECONDS: Final = 0.2
+_GRACE_SECONDS: Final = 1.0  # how late a read of events that waits may come back; an idle Redis is up to 0.1 s late
 
 
 class SyncStore(Store):
@@ -96,18 +97,21 @@ class SyncSession:
         return [(*where, spec.read_result) for spec, where in zip(changed, placed, strict=True)]
 
     def run(self, steps: Steps[T], *, timeout: float | None = None) -> T:
-        """Run steps, within the client's timeout or what is left of it."""
+        """Run steps, within the client's timeout or what is left of it; see `bullpen.clients.shell.run`."""
         self._warn_on_a_loop()
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        limit = left = self.timeout if timeout is None else timeout
         shell = self.bind()[1]
         try:
             operation = next(steps)
             while True:
+                began = time.monotonic()
                 try:
-                    result = shell.perform(operation, timeout=time_left(deadline, time.monotonic()))
+                    result = shell.perform(operation, timeout=time_left(left))
                 except Exception as error:  # noqa: BLE001 - what the steps do not take is raised by them
+                    left -= time.monotonic() - began
                     operation = steps.throw(error)
                 else:
+                    left = limit if operation.settles(result) else left - (time.monotonic() - began)
                     operation = steps.send(result)
         except StopIteration as stop:
             value: T = stop.value
@@ -121,10 +125,15 @@ class SyncSession:
     def wait(
         self, operation: Operation[tuple[list[StreamEvent], str]], after: str, seconds: float
     ) -> tuple[list[StreamEvent], str]:
-        """Do an operation that waits for up to `seconds`; when Redis is away, pause, and give that there was no news."""
+        """Do an operation that waits for up to `seconds`; when Redis is away, pause, and give that there was no news.
+
+        A Redis that answers nothing is given up `_GRACE_SECONDS` after that at the latest.
+        """
         self._warn_on_a_loop()
+        waiting = min(seconds, self.longest_read)
         try:
-            return self.bind()[1].perform(operation, timeout=self.timeout, waiting=min(seconds, self.longest_read))
+            timeout = min(self.timeout, seconds - waiting + _GRACE_SECONDS)
+            return self.bind()[1].perform(operation, timeout=timeout, waiting=waiting)
         except RedisUnavailable:
             time.sleep(min(_PAUSE_SECONDS, seconds))
             return [], after

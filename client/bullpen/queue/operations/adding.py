@@ -216,6 +216,10 @@ class AddJobs(QueueOperation["tuple[str, ...] | Refusal"]):
             raise ValueError(msg)
         return ids
 
+    def settles(self, result: object) -> bool:
+        """A batch that was added is done: however many follow, each has the client's timeout."""
+        return not isinstance(result, Refusal)
+
 
 def _pack(value: object) -> bytes:
     packed: bytes = msgpack.packb(value, use_bin_type=True)

@@ -60,6 +60,10 @@ class Operation(Generic[T_co]):
         """Give the result, of one reply for each command."""
         raise NotImplementedError
 
+    def settles(self, result: object) -> bool:  # noqa: ARG002 - most look at nothing
+        """Whether a part of the work is done for good with this result, so that its time is not that of the next part."""
+        return False
+
 
 class QueueOperation(Operation[T_co]):
     """An operation on one queue."""

@@ -11,6 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bullpen_operator.connections import acl
 from tests.chart.rendering import Chart
 from tests.support import requirements
 from tests.support.kubernetes.processes import free_ports
@@ -155,22 +156,38 @@ def test_probes_tell_a_server_that_works_from_one_that_does_not(server):
     assert server.script("live.sh").returncode == 0
 
 
+TENANT = acl.user_name("c1", "shop", "emails")
+
+
 def test_users_of_tenants_outlive_a_restart_and_a_new_password_does_not_need_them(server):
     server.start()
     with server.client("bullpen", PASSWORD) as client:
-        client.execute_command("ACL", "SETUSER", "bullpen:shop:emails", "on", ">s3cret", "~shop:emails:*", "+@all")
+        client.execute_command("ACL", "SETUSER", TENANT, "on", ">s3cret", "~shop:emails:*", "+@all")
         client.execute_command("ACL", "SAVE")
         client.set("shop:emails:a", "kept")
     server.stop()
     server.set_password("another\n")
     server.start()
-    with server.client("bullpen:shop:emails", "s3cret") as tenant:
+    with server.client(TENANT, "s3cret") as tenant:
         assert tenant.get("shop:emails:a") == "kept"
     with server.client("bullpen", "another") as client:
         assert client.ping()
-        assert sorted(client.acl_users()) == ["bullpen", "bullpen:shop:emails", "default"]
+        assert sorted(client.acl_users()) == ["bullpen", TENANT, "default"]
     with server.client("bullpen", PASSWORD) as client, pytest.raises(redis.exceptions.AuthenticationError):
         client.ping()
+
+
+def test_who_was_the_operator_by_another_name_is_let_in_no_more(server):
+    """That user had all rights, and perhaps it was replaced because its password had leaked."""
+    server.start()
+    with server.client("bullpen", PASSWORD) as client:
+        client.execute_command("ACL", "SETUSER", TENANT, "on", ">s3cret", "~shop:emails:*", "+@all")
+        client.execute_command("ACL", "SAVE")
+    server.stop()
+    (server.folder / "secret" / "username").write_text("platform")
+    server.start()
+    with server.client("platform", PASSWORD) as client:
+        assert sorted(client.acl_users()) == [TENANT, "default", "platform"]
 
 
 def test_the_password_lies_in_no_file_but_the_secret(server):

@@ -77,3 +77,10 @@ def shared(server: embedded.Server) -> Iterator[Shared]:
         for user in raw.acl_users():
             if user.startswith("bullpen."):
                 raw.acl_deluser(user)
+
+
+@pytest.fixture
+def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
+    """A Redis of the test's own, to be restarted and killed."""
+    with embedded.start(binary=redis_binary, unix=False) as server:
+        yield server

@@ -34,12 +34,6 @@ NOW_MS = 1_800_000_000_000
 
 
 @pytest.fixture
-def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
-    with embedded.start(binary=redis_binary, unix=False) as server:
-        yield server
-
-
-@pytest.fixture
 def tenant(own: embedded.Server) -> Iterator[redis.Redis]:
     with contextlib.closing(redis.Redis.from_url(own.url, protocol=2)) as raw:
         yield raw

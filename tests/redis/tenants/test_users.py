@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -38,12 +38,6 @@ FIRST, SECOND = (acl.password_hash(word) for word in ("first", "second"))
 
 def wanted(*queues: str, password: str = FIRST) -> Wanted:
     return Wanted(Confines("shop", queues), (password,))
-
-
-@pytest.fixture
-def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
-    with embedded.start(binary=redis_binary, unix=False) as server:
-        yield server
 
 
 class Room:

@@ -12,6 +12,7 @@ from bullpen.api import files
 from bullpen.clients.shell import RedisShell, run
 from bullpen.queue.declaration import OwnedElsewhere, Owner, WriteDeclaration, declare
 from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.base import do
 from bullpen.redis.settings import RedisSettings
 
 KEYS = QueueKeys("bull", "emails")
@@ -26,9 +27,9 @@ def client(bullpen_redis):
 
 @pytest.fixture
 def apply(bullpen_redis):
-    """Write a JobQueue of this spec, as its owner; gives the names of what changed."""
+    """Write a JobQueue of this spec, as its owner; gives the names of what changed. `breaks_off`: after the first step."""
 
-    def apply(spec="", *, owner=OURS, adopt=False):
+    def apply(spec="", *, owner=OURS, adopt=False, breaks_off=False):
         text = "apiVersion: bullpen.dev/v1alpha1\nkind: JobQueue\nmetadata: {name: emails}\nspec: {" + spec + "}\n"
         loaded = files.loads(text)
         assert not loaded.findings
@@ -36,8 +37,9 @@ def apply(bullpen_redis):
 
         async def write():
             shell = RedisShell(RedisSettings.from_url(bullpen_redis), timeout=5)
+            steps = do(declaration) if breaks_off else declare(declaration, 0)
             try:
-                return await run(shell, declare(declaration, 0), timeout=5, now=time.monotonic)
+                return await run(shell, steps, timeout=5, now=time.monotonic)
             finally:
                 await shell.close()
 
@@ -103,6 +105,21 @@ def test_a_pause_of_somebody_elses_is_left_unless_the_spec_says_otherwise(apply,
     assert client.hexists(KEYS.meta, "paused")
     assert "resume" in apply("paused: false")
     assert not client.hexists(KEYS.meta, "paused")
+
+
+@pytest.mark.parametrize("paused_by", ["spec", "removal"])
+def test_what_was_not_resumed_because_it_broke_off_is_resumed_the_next_time(apply, client, paused_by):
+    apply("paused: true" if paused_by == "spec" else "")
+    if paused_by == "removal":
+        client.hset(KEYS.meta, "paused", 1)
+        client.hset(KEYS.owned, "purging", 1)
+    assert "resume" in apply("", breaks_off=True)
+    assert client.hexists(KEYS.meta, "paused")
+    assert "resume" in apply("")
+    assert not client.hexists(KEYS.meta, "paused")
+    client.hset(KEYS.meta, "paused", 1)  # by somebody else, since
+    assert apply("") == set()
+    assert client.hexists(KEYS.meta, "paused")
 
 
 def test_a_raised_limit_wakes_an_idle_worker(apply, client):

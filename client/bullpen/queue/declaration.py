@@ -7,20 +7,24 @@ Node code or a person set otherwise stays. All of it is one script, so a reader 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgpack
 
 from bullpen.errors import BullpenError
 from bullpen.queue import lua, schedules
 from bullpen.queue.keys import QueueKeys
-from bullpen.queue.operations.base import Call, Eval, QueueOperation, Reply, Steps, do, items, text
+from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, items, text
 from bullpen.queue.operations.queues import PauseQueue, ResumeQueue
 from bullpen.queue.policy import QueuePolicy
 from bullpen.queue.schedules import Schedule
 
 if TYPE_CHECKING:
     from bullpen.api.v1alpha1 import JobQueue, JobQueueSpec
+
+
+PURGING: Final = "purging"
+"""Field of `owned`: that the queue is paused in order to be removed, and by nobody else."""
 
 
 class OwnedElsewhere(BullpenError):
@@ -136,10 +140,28 @@ def declare(declaration: WriteDeclaration, now_ms: int) -> Steps[tuple[str, ...]
     changed = yield from do(declaration)
     if "pause" in changed:
         yield from do(PauseQueue(keys))
-    while "resume" in changed and (yield from do(ResumeQueue(keys))):
-        pass  # jobs that Node before version 6 put aside come back some thousands at a time
+    if "resume" in changed:
+        yield from resume(keys)
     scheduled = yield from schedules.declare(keys, declaration.schedules, now_ms)
     return (*changed, *(f"schedule {schedule_id}" for schedule_id in scheduled))
+
+
+def resume(keys: QueueKeys) -> Steps[None]:
+    """Let a queue run that its declaration, or the beginning of its removal, had paused. To be repeated where it breaks off."""
+    while (yield from do(ResumeQueue(keys))):
+        pass  # jobs that Node before version 6 put aside come back some thousands at a time
+    yield from do(_ForgetPause(keys))
+
+
+@dataclass(frozen=True)
+class _ForgetPause(QueueOperation[None]):
+    keys: QueueKeys
+
+    def commands(self) -> Sequence[Call]:
+        return (Command(("HDEL", self.keys.owned, "paused", PURGING)),)
+
+    def read(self, replies: Sequence[Reply]) -> None:
+        """Nothing."""
 
 
 def meta_fields(spec: "JobQueueSpec") -> dict[str, str]:

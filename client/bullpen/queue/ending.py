@@ -6,16 +6,14 @@ from typing import Final
 
 from bullpen.errors import BullpenError
 from bullpen.queue import lua
-from bullpen.queue.declaration import OwnedElsewhere, Owner, ReadOwnership
+from bullpen.queue.declaration import PURGING, OwnedElsewhere, Owner, ReadOwnership, resume
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, number
-from bullpen.queue.operations.queues import IsPaused, PauseQueue, ResumeQueue
+from bullpen.queue.operations.queues import IsPaused, PauseQueue
 
 _JOBS_AT_ONCE: Final = 1_000
 _NOT_PAUSED: Final = -1
 _HAS_ACTIVE: Final = -2
-_PURGING: Final = "purging"
-"""Field of `owned`: that the queue is paused in order to be removed, and by nobody else."""
 
 
 class QueueBusy(BullpenError):
@@ -63,11 +61,8 @@ def purge(keys: QueueKeys, owner: Owner, *, force: bool = False) -> Steps[None]:
 
 def spare(keys: QueueKeys) -> Steps[None]:
     """Give up a `purge` that has begun: let the queue run again, unless somebody else had paused it before."""
-    if not (yield from do(_IsPausedByPurge(keys))):
-        return
-    while (yield from do(ResumeQueue(keys))):
-        pass  # jobs that Node before version 6 put aside come back some thousands at a time
-    yield from do(_ForgetPause(keys))
+    if (yield from do(_IsPausedByPurge(keys))):
+        yield from resume(keys)
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class _NotePause(QueueOperation[None]):
     keys: QueueKeys
 
     def commands(self) -> Sequence[Call]:
-        return (Command(("HSET", self.keys.owned, "v", "1", _PURGING, "1")),)
+        return (Command(("HSET", self.keys.owned, "v", "1", PURGING, "1")),)
 
     def read(self, replies: Sequence[Reply]) -> None:
         """Nothing."""
@@ -86,21 +81,10 @@ class _IsPausedByPurge(QueueOperation[bool]):
     keys: QueueKeys
 
     def commands(self) -> Sequence[Call]:
-        return (Command(("HEXISTS", self.keys.owned, _PURGING)),)
+        return (Command(("HEXISTS", self.keys.owned, PURGING)),)
 
     def read(self, replies: Sequence[Reply]) -> bool:
         return number(replies[0]) == 1
-
-
-@dataclass(frozen=True)
-class _ForgetPause(QueueOperation[None]):
-    keys: QueueKeys
-
-    def commands(self) -> Sequence[Call]:
-        return (Command(("HDEL", self.keys.owned, _PURGING)),)
-
-    def read(self, replies: Sequence[Reply]) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
     ARGV  1 the owner's id · 2 its uid, as information · 3 "1" takes the queue from whoever has it ·
           4 the policy's rev · 5 its doc · 6 msgpack: name, value, name, value … of what `meta` is to say ·
           7 what is wanted of `paused`: "1", "0", or "" to leave it to others · 8 the nudge channel
-  `owned` holds what was written here, name by name: what is no longer wanted is removed only while it is still ours.
+  `owned` holds what was written here, name by name: what is no longer wanted is removed only while it is still ours. That
+  the queue is paused by its spec, or in order to be removed, stays there until the caller has resumed it: it may end before.
   Returns {"ours", name of what changed, …} or {"elsewhere", the owner's id, its beginning if it is none of ours}; with "pause" or "resume" among the names,
   the caller runs BullMQ's own script for it.
 ]]
@@ -61,11 +62,8 @@ if ARGV[7] == "1" then
     changed[#changed + 1] = "pause"
   end
   rcall("HSET", ownedKey, "paused", "1")
-elseif ARGV[7] == "0" or owned["paused"] then
-  if paused then
-    changed[#changed + 1] = "resume"
-  end
-  rcall("HDEL", ownedKey, "paused")
+elseif owned["paused"] or owned["purging"] or (ARGV[7] == "0" and paused) then
+  changed[#changed + 1] = "resume"
 end
 
 if rcall("HGET", policyKey, "rev") ~= ARGV[4] then

@@ -282,10 +282,10 @@ def _scaling(known: Known) -> Verdict:
 
 
 def _following(scaling: ScalingState | None) -> Verdict:
+    if scaling is not None and scaling.trouble:
+        return Verdict("False", "ScaleTarget", scaling.trouble)
     if scaling is None or scaling.desired is None:
         return Verdict("Unknown", "NotDecided", "No decision was taken yet.")
-    if scaling.trouble:
-        return Verdict("False", "ScaleTarget", scaling.trouble)
     return Verdict("True", "FollowsWork", scaling.message or "The number of replicas follows the work.")
 
 

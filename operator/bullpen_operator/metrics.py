@@ -19,11 +19,12 @@ queue_jobs_completed_total          counter                        jobs that com
                                                                    until the first job has ended
 queue_jobs_failed_total             counter                        jobs that failed for good, by the same counts
 queue_desired_replicas              gauge                          replicas that were decided on
-queue_replicas                      gauge                          replicas that there are
+queue_replicas                      gauge                          replicas that the target is set to; 0 while the
+                                                                   Deployment of our own is not there
 queue_max_replicas                  gauge                          replicas that there may be; absent without a maximum
 queue_scaling_limited               gauge      reason              1 for each limit that changed the last decision, and for
-                                                                   ``PodsCannotStart`` while pods cannot
-                                                                   (`bullpen.scaling.Reason`)
+                                                                   ``PodsCannotStart`` while pods cannot, or have not for
+                                                                   five minutes (`bullpen.scaling.Reason`)
 queue_scale_total                   counter    direction, reason   changes of the number of replicas, ``up`` or ``down``
 queue_wake_seconds                  histogram                      from the first job in a quiet queue to the change of
                                                                    its workers' number
@@ -140,14 +141,15 @@ class Metrics(Meter):
     def scaling(self, key: Named, queue: str, state: ScalingState, *, max_replicas: int | None) -> None:
         """Show what the scaler knows of a JobQueue and has decided: its jobs and its workers.
 
-        What it saw last stays while Redis is away. Where nobody's workers are scaled there are none to show.
+        What it saw last stays while Redis is away. Where nobody's workers are scaled there are none to show; where the
+        Deployment of our own is missing there are 0, so that work that waits for it is heard of.
         """
         if state.reading is not None:
             self.counted(key, queue, state.reading)
         limited = {limit.reason for limit in state.limited}
         if state.cannot_start:
             limited.add(Reason.PODS_CANNOT_START)
-        replicas = None if state.desired is None else state.crew.replicas
+        replicas = state.crew.replicas if state.desired is not None or state.absent else None
         self.sized(key, queue, desired=state.desired, replicas=replicas, max_replicas=max_replicas, limited=limited)
 
     def sized(
@@ -260,7 +262,7 @@ FAMILIES: Final = (
         "bullpen_queue_jobs_failed_total", "counter", "Jobs that failed for good, where workers keep BullMQ's metrics."
     ),
     Family("bullpen_queue_desired_replicas", "gauge", "Replicas that were decided on."),
-    Family("bullpen_queue_replicas", "gauge", "Replicas that there are."),
+    Family("bullpen_queue_replicas", "gauge", "Replicas that the target is set to."),
     Family("bullpen_queue_max_replicas", "gauge", "Replicas that there may be."),
     Family("bullpen_queue_scaling_limited", "gauge", "1 for each limit that changed the last decision."),
     Family("bullpen_queue_scale_total", "counter", "Changes of the number of replicas."),

@@ -107,7 +107,7 @@ class Charge(Generic[Ref]):
         if refusal or around.target is None:
             self.decision = None
             is_awaited = around.target is None and not target.foreign  # the reconciler is about to make it
-            self._settle(None, Crew(), now_ms, trouble="" if is_awaited else refusal)
+            self._settle(None, Crew(), now_ms, trouble="" if is_awaited else refusal, absent=is_awaited)
             return None
         workforce = self._workforce(around, now_ms)
         if not self._began:
@@ -135,7 +135,7 @@ class Charge(Generic[Ref]):
             now_ms,
             trouble=self.refused,
             notes=notes,
-            cannot_start=workforce.cannot_start,
+            cannot_start=workforce.cannot_start or self._stranded(workforce, now_ms),
         )
         return todo
 
@@ -212,6 +212,12 @@ class Charge(Generic[Ref]):
             moments.append(now_ms + SHRINKING_MS)
         self.look_again_ms = min(moments, default=None)
 
+    def _stranded(self, workforce: Workforce, now_ms: int) -> str:
+        fleet = workforce.fleet
+        members = fleet.members if fleet is not None and fleet.whole and not self.unseen else ()
+        unheard = {member.pod.uid for member in members if member.worker is None}
+        return pods.stranded(workforce.pods, unheard, now_ms=now_ms)
+
     def _crew(self, workforce: Workforce) -> Crew:
         crew = workforce.crew()
         members = workforce.fleet.members if workforce.fleet is not None else ()
@@ -227,12 +233,18 @@ class Charge(Generic[Ref]):
         trouble: str = "",
         notes: Iterable[str] = (),
         cannot_start: str = "",
+        absent: bool = False,
     ) -> None:
         reading = self.sight.reading if self.sight is not None else None
         before = self.state
         if decision is None:
             self.state = ScalingState(
-                reading=reading, redis_trouble=self.unseen, crew=crew, trouble=trouble, cannot_start=cannot_start
+                reading=reading,
+                redis_trouble=self.unseen,
+                crew=crew,
+                trouble=trouble,
+                cannot_start=cannot_start,
+                absent=absent,
             )
             return
         is_same = (before.desired, before.reason) == (decision.replicas, str(decision.reason))

@@ -1,6 +1,6 @@
 """What pods say: who is ready, who cannot start and why, how long a start took. Pure; reads the API server's dicts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -40,6 +40,9 @@ _CANNOT_START: Final = frozenset(
 LOOPS_RESTARTS: Final = 2
 LOOPS_MS: Final = 60_000
 """A container that has started so often, and whose last run did not last so long, starts again and again."""
+
+STRANDED_MS: Final = 300_000
+"""A pod that waits for a node, or for a word of its worker, for so long is told of: until then one may be on its way."""
 
 _MESSAGE_LENGTH: Final = 500
 
@@ -138,14 +141,21 @@ def cannot_start(pods: Iterable[PodView], owners: Iterable[Object] = (), *, now_
         failure = _condition(owner.get("status") or {}, "ReplicaFailure")
         if failure.get("status") == "True":
             return f"{failure.get('reason') or 'FailedCreate'}: {_text(failure.get('message') or 'pods are refused')}"
-    alive = [pod for pod in pods if not pod.going]
-    if not alive:
-        return ""
-    newest = max(alive, key=lambda pod: pod.created_ms).revision
-    newcomers = [pod for pod in alive if pod.revision == newest]
-    if any(pod.ready for pod in newcomers):
-        return ""
-    return next((trouble for pod in newcomers if (trouble := pod.cannot_start(now_ms))), "")
+    return next((trouble for pod in _unproven(pods) if (trouble := pod.cannot_start(now_ms))), "")
+
+
+def stranded(pods: Iterable[PodView], unheard: Container[str] = (), *, now_ms: int) -> str:
+    """Say as `Reason: message` why new pods, of which none is ready, have been waiting for minutes; empty when they do not.
+
+    They may start yet, once there is a node or a way to Redis, so this is no reason to ask for no more of them: a person has
+    to know. `unheard` are the uids of those whose worker Redis does not know.
+    """
+    for pod in _unproven(pods):
+        if pod.unschedulable and now_ms - pod.created_ms >= STRANDED_MS:
+            return f"Unschedulable: {pod.unschedulable}"
+        if pod.started_ms is not None and pod.uid in unheard and now_ms - pod.started_ms >= STRANDED_MS:
+            return "NeverReady: the worker runs and was never heard of in Redis: see its log"
+    return ""
 
 
 def unschedulable(pods: Iterable[PodView]) -> str:
@@ -154,6 +164,14 @@ def unschedulable(pods: Iterable[PodView]) -> str:
     if not waiting:
         return ""
     return f"{len(waiting)} pod{'s' if len(waiting) > 1 else ''} Unschedulable: {waiting[0].unschedulable}"
+
+
+def _unproven(pods: Iterable[PodView]) -> list[PodView]:
+    """Give the pods of the newest template; none where one of them is ready, and so shows that they can be."""
+    alive = [pod for pod in pods if not pod.going]
+    newest = max(alive, key=lambda pod: pod.created_ms, default=None)
+    newcomers = [pod for pod in alive if newest is not None and pod.revision == newest.revision]
+    return [] if any(pod.ready for pod in newcomers) else newcomers
 
 
 def time_ms(text: object) -> int | None:

@@ -76,7 +76,9 @@ class ScalingState:
     decided_ms: int | None = None
     limited: tuple[Limited, ...] = ()
     cannot_start: str = ""
-    """Why pods cannot start, when they cannot: one CamelCase word, a colon, and Kubernetes' own words."""
+    """Why pods cannot start, or have not for minutes: one CamelCase word, a colon, and Kubernetes' own words."""
     trouble: str = ""
     """What keeps the scaler from acting, when something does: no target, the API server refuses, it is not labelled."""
+    absent: bool = False
+    """Whether our own target is not there, or not yet: there are no replicas."""
     crew: Crew = field(default_factory=Crew)

@@ -153,6 +153,7 @@ def test_what_is_no_more_is_shown_no_more(shown):
     ("state", "reasons", "replicas"),
     [
         (ScalingState(reading=READING), {}, {}),
+        (ScalingState(reading=READING, absent=True), {}, {"": 0}),
         (ScalingState(reading=READING, desired=0), {}, {"": 0}),
         (ScalingState(reading=READING, desired=4, crew=Crew(replicas=3)), {}, {"": 3}),
         (

@@ -131,8 +131,12 @@ def spec(**fields):
             {"Reconciling": ("True", "Rollout"), "Ready": ("True", "AsDeclared")},
         ),
         (
-            replace(KNOWN, scaling=replace(STATE, trouble="no label")),
-            {"Ready": ("False", "ScaleTarget"), "Stalled": ("True", "ScaleTarget")},
+            replace(KNOWN, scaling=replace(STATE, desired=None, trouble="no label")),
+            {
+                "Ready": ("False", "ScaleTarget"),
+                "Stalled": ("True", "ScaleTarget"),
+                "ScalingActive": ("False", "ScaleTarget"),
+            },
         ),
         (
             replace(KNOWN, scaling=replace(STATE, limited=(Limited(Reason.MAX_REPLICAS, 5, "max"),))),

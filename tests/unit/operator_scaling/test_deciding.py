@@ -308,7 +308,24 @@ def test_the_deployment_that_the_reconciler_is_about_to_make_is_no_trouble():
     charge = Charge(unit("mail"))
     charge.see(sight())
     assert charge.consider(Around(None), NOW) is None
-    assert charge.state.trouble == ""
+    assert (charge.state.trouble, charge.state.absent) == ("", True)
+    todo(charge, [pod("a")], roll(a=1), active=1)
+    assert not charge.state.absent
+
+
+@pytest.mark.parametrize(
+    ("found", "redis", "told"),
+    [(Roll(NOW), "", "NeverReady"), (roll(a=0), "", ""), (None, "", ""), (Roll(NOW), "does not answer", "")],
+    ids=["nobody heard of", "heard of", "unreadable", "Redis away"],
+)
+def test_workers_that_were_never_heard_of_are_told_of_and_more_are_asked_for_all_the_same(found, redis, told):
+    charge = Charge(unit("mail"))
+    charge.see(sight()._replace(reading=reading(waiting=25), roll=found))
+    charge.unseen = redis
+    result = charge.consider(Around(deployment("mail", 1), [pod("a", ready=False)]), NOW)
+    assert charge.state.cannot_start.startswith(told)
+    assert bool(charge.state.cannot_start) is bool(told)
+    assert result.plan.replicas == (None if redis else 3)
 
 
 def test_a_queue_whose_workers_are_nobodys_business_is_only_observed():

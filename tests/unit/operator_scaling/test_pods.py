@@ -2,7 +2,15 @@
 
 import pytest
 
-from bullpen_operator.scaling.pods import PROTECTIONS, PodView, cannot_start, time_ms, unschedulable
+from bullpen_operator.scaling.pods import (
+    PROTECTIONS,
+    STRANDED_MS,
+    PodView,
+    cannot_start,
+    stranded,
+    time_ms,
+    unschedulable,
+)
 
 
 def pod(
@@ -135,6 +143,31 @@ def test_a_crash_loop_is_one_between_its_waits_too(what, one, told):
     found = cannot_start([one], now_ms=NOW)
     assert found.startswith("CrashLoopBackOff: container worker starts again and again") is bool(told), what
     assert told in found
+
+
+NO_NODE = "Unschedulable: 0/3 nodes: cpu"
+NEVER = "NeverReady: the worker runs and was never heard of in Redis: see its log"
+
+
+@pytest.mark.parametrize(
+    ("what", "pods", "unheard", "told"),
+    [
+        ("none", [], (), ""),
+        ("no node has room", [view("b"), view("a", scheduled=False)], (), NO_NODE),
+        ("one works", [view("b", ready=True, state=RUNS), view("a", scheduled=False)], (), ""),
+        ("it goes", [view(scheduled=False, deleted=True)], (), ""),
+        ("its worker is not heard of", [view(state=RUNS)], {"uid-a"}, NEVER),
+        ("its worker is heard of: it retires", [view(state=RUNS)], (), ""),
+        ("it has not started", [view(state=waits("ContainerCreating"))], {"uid-a"}, ""),
+        ("an older template works", [view(ready=True, state=RUNS, revision="r0", created="2025-12-31T23:00:00Z"),
+                                     view("b", scheduled=False)], (), NO_NODE),
+    ],
+)  # fmt: skip
+def test_who_has_waited_for_minutes_is_told_of_and_not_sooner(what, pods, unheard, told):
+    since = time_ms("2026-01-01T00:00:02Z")
+    assert stranded(pods, unheard, now_ms=since + STRANDED_MS) == told, what
+    assert stranded(pods, unheard, now_ms=since + STRANDED_MS - 2_001) == "", what
+    assert cannot_start(pods, now_ms=since + STRANDED_MS) == ""
 
 
 def test_a_quota_comes_before_all():

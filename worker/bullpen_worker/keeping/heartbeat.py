@@ -114,7 +114,7 @@ class Beat:
     lost: Sequence[bytes] = ()
     """Jobs whose locks were lost lately: a death that others noted of us is taken back."""
     obeyed: Sequence[bytes] = ()
-    """Jobs that were cancelled as told."""
+    """Jobs whose attempts were to be cancelled and are over: the orders go with those of them that have ended."""
     sweeps: bool = False
     """Whether to remove the entries of workers that are no more."""
 
@@ -164,6 +164,14 @@ def _lease(order: bytes, now_ms: int) -> int | None:
     except (ValueError, OverflowError):  # JSON of Python's knows NaN and Infinity
         return None
     return left_ms if left_ms > 0 else None
+
+
+def cancellation(entry: bytes, timestamp: bytes) -> str | None:
+    """Give why the job that was enqueued then is to be cancelled; None where the order is none, or for another job of its id."""
+    if not entry:
+        return None
+    since = _field(entry, "timestamp")
+    return None if since is not None and str(since).encode() != timestamp else _reason(entry)
 
 
 def _reason(entry: bytes) -> str:

@@ -81,7 +81,9 @@ class Crew:
             task = slot.abandon()
             if task is not None:
                 self._abandoned.append(task)
-                logger.warning("job %s does not end; it was given back", slot.job_id.decode(errors="replace"))
+                logger.warning(
+                    "job %s does not end; its worker waits for it no longer", slot.job_id.decode(errors="replace")
+                )
         ends = time.monotonic() + LAST_WORDS_S
         await self._until_quiet(lambda: ends)
 

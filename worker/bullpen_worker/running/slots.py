@@ -21,7 +21,7 @@ import random
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from bullpen.handling import outcomes
 from bullpen.handling.contexts import CancelReason, CancelScope
@@ -46,10 +46,20 @@ _TOO_LONG: Final = outcomes.Failed(
 _Found = FetchedJob | Empty
 
 
+class Host(Floor, Protocol):
+    """The floor that slots stand on: it times them out, and takes them back."""
+
+    def watch(self, slot: "Slot") -> None:
+        """The slot's `deadline_ms` (monotonic) was set."""
+
+    def parked(self, slot: "Slot", found: Empty) -> None:
+        """The slot is free; the last answer said this of the queue."""
+
+
 class Slot:
     """A place for one job at a time. `index` is its row of the slot table; `completions` are of its line."""
 
-    def __init__(self, floor: Floor, index: int, line: Line, completions: Completions) -> None:
+    def __init__(self, floor: Host, index: int, line: Line, completions: Completions) -> None:
         self.index: Final = index
         self.line: Final = line
         self._completions = completions
@@ -88,12 +98,18 @@ class Slot:
             self.cancel(CancelReason.LOCK_LOST)
 
     def abandon(self) -> asyncio.Task[None] | None:
-        """Give the running job back though its attempt goes on; gives the attempt's task. None between attempts."""
-        run, task = self._waiting, self.task
+        """Give the running job back though its attempt goes on, or end it where it was cancelled before; gives the attempt's task.
+
+        None between attempts.
+        """
+        run, task, scope = self._waiting, self.task, self._scope
         if run is None:
             return None
         self._end_wait()
-        self.task = self._floor.spawn(self._give_back(run))
+        ending: Outcome = outcomes.Released()
+        if scope is not None and scope.reason is CancelReason.CANCELLED:
+            ending = outcomes.Cancelled(scope.text)
+        self.task = self._floor.spawn(self._end(run, ending))
         return task
 
     def start(self, job: FetchedJob) -> None:
@@ -126,9 +142,9 @@ class Slot:
         else:
             self._go_on(found)
 
-    async def _give_back(self, run: Run) -> None:
+    async def _end(self, run: Run, ending: Outcome) -> None:
         try:
-            found = await self._write(run, outcomes.Released(), None)
+            found = await self._write(run, ending, None)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - as above

@@ -95,6 +95,7 @@ class Templates:
         self.marker_key: Final = key["marker"]
         self.limiter_key: Final = key["limiter"]
         self.active_key: Final = key["active"]
+        self.cancelled_key: Final = keys.cancelled.encode()
         base = _escape(_bulk(self._base))
         fetch = self._pack_map({})
         self._fetch_options = fetch

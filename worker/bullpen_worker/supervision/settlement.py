@@ -2,7 +2,8 @@
 
 The job is still active, its lock is held by the supervisor, and nobody runs it. What follows is what follows from any
 timeout: the attempt is spent, the policy says whether there is another. A handler's own backoff function is not asked, there
-is no error that it could look at; the delay is the policy's.
+is no error that it could look at; the delay is the policy's. A job that was cancelled before, and whose handler did not
+stop, ends as cancelled.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from bullpen.handling.outcomes import Circumstances
 from bullpen.queue.records import StoredJob
 from bullpen.redis.failures import ConnectionLost, ReplyError
 from bullpen.redis.wire import Connection, pack_command
+from bullpen_worker.keeping import heartbeat
 from bullpen_worker.reports.metrics import JobOutcome
 from bullpen_worker.running import acks, lines, rescue
 from bullpen_worker.running.acks import Subject
@@ -34,12 +36,13 @@ MOST_REFUSALS: Final = 8
 """How often an end is sent that Redis refuses for a reason that should not pass; then the job fails."""
 
 _PAUSE_S: Final = 0.2
+_NO_FAILURE: Final = Failure("", "", "")
 
 logger = logging.getLogger("bullpen.worker")
 
 
 async def end_overdue(ticket: Ticket, *, line: Line, pack: Templates, admission: Admission) -> JobEnd | None:
-    """Write that the job's attempt timed out; give what to count and log, None when the job was gone or not ours.
+    """Write that the job's attempt timed out, or was cancelled; give what to count and log, None when the job was gone or not ours.
 
     Tried until Redis answers. What it refuses for good fails the job (`bullpen_worker.running.rescue`), or is left to recovery.
     """
@@ -75,6 +78,7 @@ class _Overdue:
         self._token = ticket.token.encode(errors="surrogateescape")
         self._pack = pack
         self._found: tuple[StoredJob, Terms] | None = None
+        self._cancelled: str | None = None
 
     async def end(self, connection: Connection, admission: Admission) -> JobEnd | None:
         """Send what ends the attempt. Raises `ConnectionLost`, `ReplyError`."""
@@ -83,11 +87,13 @@ class _Overdue:
             return None
         stored, terms = found
         outcome = timed_out(stored, terms, now=datetime.now(UTC), rng=random.random)
+        ending = outcome if self._cancelled is None else outcomes.Cancelled(self._cancelled)
         subject, now_ms = Subject(self._id, stored, terms.completed, terms.failed), _now_ms()
-        ack = acks.plan(outcome, subject, self._token, now_ms, self._pack, fetch=False)
+        ack = acks.plan(ending, subject, self._token, now_ms, self._pack, fetch=False)
         if ack.read(await connection.call_many(ack.packed, ack.replies)).code:
             return None
-        return _account(stored, terms, "timeout", outcome.failure, now_ms)
+        failure = outcome.failure if ending is outcome else _NO_FAILURE
+        return _account(stored, terms, acks.label(ending), failure, now_ms)
 
     async def hold(self, connection: Connection) -> None:
         """See to it that the job is still active, and ours. Raises `ConnectionLost`, `ReplyError`."""
@@ -116,6 +122,9 @@ class _Overdue:
             return None
         pairs = iter(flat)
         fields: dict[bytes, bytes] = dict(zip(pairs, pairs, strict=False))  # type: ignore[arg-type]  # a hash: bytes
+        order = await connection.call(pack_command("HGET", self._pack.cancelled_key, self._id))
+        if isinstance(order, bytes):
+            self._cancelled = heartbeat.cancellation(order, fields.get(b"timestamp", b""))
         terms = admission.terms(fields)
         return StoredJob(self._id.decode(errors="replace"), fields, terms.opts), terms
 

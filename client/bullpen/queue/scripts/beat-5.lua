@@ -4,7 +4,7 @@
     ARGV  1 the queue's base with the colon · 2 the worker's name · 3 its entry as JSON, without the `at` that is set
           here by the server's clock · 4 how long `workers` lives after the last beat in ms · 5 after how many ms without
           a beat an entry is removed, orders to cancel what has ended with them, or "0" to look at none · 6 the rev of the policy that it knows · 7 the ids that it runs, msgpack ·
-          8 the ids whose locks it lost lately, msgpack · 9 the ids whose cancellations it has obeyed, msgpack
+          8 the ids whose locks it lost lately, msgpack · 9 the ids whose attempts it was to cancel and has no more, msgpack
     Returns {now in ms, order to retire or "", rev of the policy or "", its doc when the rev is another or "",
              {id, entry, id, entry…} of what it runs and is to cancel,
              for how many ms more a handler, or Node's `rateLimit`, wants nothing of the queue to start: 0 for no such limit}
@@ -21,6 +21,10 @@ else
   rcall("PEXPIRE", KEYS[1], ARGV[4])
 end
 
+local function hasEnded(id)
+  return rcall("EXISTS", base .. id) == 0 or rcall("HEXISTS", base .. id, "finishedOn") == 1
+end
+
 local stale = tonumber(ARGV[5])
 if stale > 0 then
   local entries = rcall("HGETALL", KEYS[1])
@@ -31,7 +35,7 @@ if stale > 0 then
     end
   end
   for _, id in ipairs(rcall("HKEYS", KEYS[3])) do
-    if rcall("EXISTS", base .. id) == 0 or rcall("HEXISTS", base .. id, "finishedOn") == 1 then
+    if hasEnded(id) then
       rcall("HDEL", KEYS[3], id)
     end
   end
@@ -64,8 +68,11 @@ for _, id in ipairs(cmsgpack.unpack(ARGV[8])) do
   end
 end
 
+-- One that was given back, went to another process or is to be tried again has not ended: the order is for its next attempt.
 for _, id in ipairs(cmsgpack.unpack(ARGV[9])) do
-  rcall("HDEL", KEYS[3], id)
+  if hasEnded(id) then
+    rcall("HDEL", KEYS[3], id)
+  end
 end
 local cancelled = {}
 local running = cmsgpack.unpack(ARGV[7])

@@ -244,7 +244,7 @@ class Engine:
         self._desk.policy = policy
         self._result_bytes = policy.limits.result_bytes
 
-    # -- what slots ask for (bullpen_worker.running.floor) ------------------------
+    # -- what slots ask for (bullpen_worker.running.slots.Host) ------------------------
 
     def new_token(self) -> bytes:
         """Make a token that was never used: this engine's mark, and a number."""

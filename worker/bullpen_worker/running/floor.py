@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from bullpen.handling.contexts import CancelScope
 from bullpen.handling.outcomes import Completed, Outcome
@@ -11,18 +11,14 @@ from bullpen.redis.failures import ReplyError
 from bullpen_worker.keeping.table import SlotTable
 from bullpen_worker.running.acks import Ending
 from bullpen_worker.running.admission import Admission
-from bullpen_worker.running.fetching import Empty
 from bullpen_worker.running.lines import Line
 from bullpen_worker.running.runs import Run
 from bullpen_worker.running.services import Outbox
 from bullpen_worker.running.templates import Templates
 
-if TYPE_CHECKING:
-    from bullpen_worker.running.slots import Slot
-
 
 class Floor(Protocol):
-    """The engine, as its slots see it. Every method is called on the engine's loop."""
+    """The engine, as what runs on it sees it. Every method is called on the engine's loop."""
 
     pack: Templates
     admission: Admission
@@ -44,9 +40,6 @@ class Floor(Protocol):
 
     def uncertain(self, token: bytes) -> None:
         """A call with this token has an unknown outcome."""
-
-    def watch(self, slot: "Slot") -> None:
-        """The slot's `deadline_ms` (monotonic) was set."""
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Start a task with clean context variables."""
@@ -80,9 +73,6 @@ class Floor(Protocol):
 
     def trouble(self, job_id: bytes, error: ReplyError) -> None:
         """Redis refuses the job's ack for good; the job is left to recovery."""
-
-    def parked(self, slot: "Slot", found: Empty) -> None:
-        """The slot is free; the last answer said this of the queue."""
 
     def crashed(self, error: BaseException) -> None:
         """Something failed that must not: the engine ends."""

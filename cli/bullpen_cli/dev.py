@@ -20,6 +20,7 @@ from bullpen.api import checks, files
 from bullpen.api.v1alpha1 import JobQueue
 from bullpen.errors import BullpenError, ConfigurationError
 from bullpen.redis.settings import RedisSettings
+from bullpen_cli import arguments
 from bullpen_cli.local import environment, plan
 from bullpen_cli.local.plan import LocalQueue
 from bullpen_cli.local.session import Beside, Session
@@ -77,6 +78,8 @@ def dev(
 
       bullpen dev -f queues.yaml --until-idle -- python -m shop.seed
     """
+    if redis is not None or prefix is not None:
+        arguments.redis_settings(redis, prefix)
     options = Options(
         files=files,
         redis=redis,

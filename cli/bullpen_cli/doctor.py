@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from bullpen import durations
-from bullpen.errors import ConfigurationError
 from bullpen.redis import binding, health
 from bullpen.redis.findings import Status
 from bullpen.redis.health import HealthReport
 from bullpen.redis.settings import RedisSettings
+from bullpen_cli import arguments
 from bullpen_cli.output import Output, write_data
 
 _STYLES = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", Status.UNKNOWN: "dim"}
@@ -53,13 +53,8 @@ def doctor(
 
 
 def _settings(redis: str | None, queue: str | None) -> RedisSettings:
-    if redis is None:
-        settings = RedisSettings.from_environment()
-        return binding.of_all(settings) if queue is None else binding.for_queue(settings, queue)
-    try:
-        return RedisSettings.from_environment(url=redis, origin="--redis")
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from None
+    settings = arguments.redis_settings(redis)
+    return binding.of_all(settings) if queue is None else binding.for_queue(settings, arguments.queue_name(queue))
 
 
 def _seconds(text: str) -> float:

@@ -16,9 +16,10 @@ from bullpen import durations
 from bullpen.clients.handles import SyncJobHandle
 from bullpen.clients.sync_client import SyncClient
 from bullpen.errors import BullpenError, JobCancelled, JobFailed, OptionInvalid, ResultTimeout
+from bullpen.jobs import check_name
 from bullpen.options import EnqueueOptions
 from bullpen.payloads import JsonObject
-from bullpen.redis.settings import RedisSettings
+from bullpen_cli import arguments
 from bullpen_cli.output import Output, write_data, write_error
 
 LOOK_EVERY = timedelta(seconds=1)
@@ -30,9 +31,7 @@ def enqueue(
     name: Annotated[str, typer.Argument(help="The job's name.", show_default=False)],
     data: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[JSON|-]", help="The payload, a JSON object; - reads it from standard input; none: {}."
-        ),
+        typer.Argument(metavar="JSON|-", help="The payload, a JSON object; - reads it from standard input; none: {}."),
     ] = None,
     *,
     data_file: Annotated[
@@ -88,8 +87,10 @@ def enqueue(
     payload = _payload(data, data_file)
     options = _options(delay, priority, job_id, attempts, timeout, expires, lifo=lifo)
     patience = _duration("--wait", wait)
-    settings = RedisSettings.from_environment(url=redis, origin="--redis")
-    with SyncClient(RedisSettings.of(settings, prefix=prefix)) as client:
+    arguments.queue_name(queue)
+    with arguments.wrong_calls():
+        check_name(name)
+    with SyncClient(arguments.redis_settings(redis, prefix)) as client:
         try:
             handle = client.queue(queue).enqueue(name, payload, **options)
         except OptionInvalid as error:

@@ -11,14 +11,14 @@ from bullpen.clients.queues import SyncQueue
 from bullpen.clients.sync_session import SyncSession, SyncStore
 from bullpen.errors import ConfigurationError
 from bullpen.queue.declaration import ReadOwnership
-from bullpen.redis.settings import RedisSettings
+from bullpen_cli import arguments
 from bullpen_cli.kubectl import JobQueues
 
 ADOPT_ANNOTATION: Final = "bullpen.dev/adopt"
 _TIMEOUT_SECONDS: Final = 10.0
 _OWNER: Final = re.compile(r"belongs to '([^']+/[^']+/[^']+)'")
 
-QueueName = Annotated[str | None, typer.Argument(metavar="[QUEUE]", help="The queue in Redis.", show_default=False)]
+QueueName = Annotated[str | None, typer.Argument(metavar="QUEUE", help="The queue in Redis.", show_default=False)]
 JobQueueName = Annotated[
     str | None,
     typer.Option("--jobqueue", metavar="NAME", help="A JobQueue in the cluster, in place of a queue in Redis."),
@@ -143,12 +143,11 @@ def _in_redis(queue: str | None, jobqueue: str | None) -> str:
     if (queue is None) == (jobqueue is None):
         msg = "name a queue in Redis, or a JobQueue by --jobqueue"
         raise typer.BadParameter(msg)
-    return queue or ""
+    return "" if queue is None else arguments.queue_name(queue)
 
 
 def _session(redis: str | None, prefix: str | None) -> SyncSession:
-    settings = RedisSettings.from_environment(url=redis, origin="--redis")
-    return SyncSession(SyncStore(settings, prefix=prefix, timeout=_TIMEOUT_SECONDS), ())
+    return SyncSession(SyncStore(arguments.redis_settings(redis, prefix), prefix=None, timeout=_TIMEOUT_SECONDS), ())
 
 
 def _resume_by_spec(jobqueues: JobQueues, name: str) -> None:

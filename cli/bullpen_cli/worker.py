@@ -8,7 +8,7 @@ import typer
 from bullpen import durations
 from bullpen.errors import ConfigurationError
 from bullpen.redis import binding
-from bullpen.redis.settings import RedisSettings
+from bullpen_cli import arguments
 from bullpen_worker.executors.recycling import Recycling
 from bullpen_worker.reports import logs, probes
 from bullpen_worker.reports.logs import JobLines, LogFormat, LogLevel, LogSettings
@@ -125,12 +125,11 @@ def worker(
     Exit code 0 when it was told to stop, 1 when it could not start or go on, 2 for a wrong call.
     """
     worker_name = name or socket.gethostname()
+    arguments.queue_name(queue)
     config = WorkerConfig(
         queue=queue,
         handlers=tuple(handlers),
-        redis=binding.for_queue(
-            RedisSettings.of(RedisSettings.from_environment(url=redis, origin="--redis"), prefix=prefix), queue
-        ),
+        redis=binding.for_queue(arguments.redis_settings(redis, prefix), queue),
         concurrency=concurrency,
         processes=processes,
         grace_ms=_grace(grace),

@@ -85,6 +85,20 @@ def test_version(option: str) -> None:
             "Input should be greater than or equal to 1",
         ),
         (["worker", "--queue", "q", "--handlers", "m", "--log-format", "xml"], "'xml' is not one of 'json', 'console'"),
+        (["enqueue", "a:b", "welcome"], "'a:b' is no queue name: it is text without a colon"),
+        (["worker", "--queue", "a:b", "--handlers", "m"], "'a:b' is no queue name"),
+        (["pause", "a:b"], "'a:b' is no queue name"),
+        (["resume", ""], "'' is no queue name"),
+        (["doctor", "--queue", "a:b"], "'a:b' is no queue name"),
+        (["enqueue", "emails", "two\nlines"], "a job's name is text of 1 to 255 printable characters"),
+        (["enqueue", "emails", "welcome", "--redis", "http://example.org"], "--redis: not a Redis URL"),
+        (["worker", "--queue", "q", "--handlers", "m", "--redis", "foo"], "--redis: not a Redis URL"),
+        (["pause", "emails", "--redis", "foo"], "--redis: not a Redis URL"),
+        (["doctor", "--redis", "foo"], "--redis: not a Redis URL"),
+        (["dev", "-f", "queues.yaml", "--redis", "foo"], "--redis: not a Redis URL"),
+        (["enqueue", "emails", "welcome", "--prefix", "a b"], "--prefix: 'a b' is not allowed"),
+        (["worker", "--queue", "q", "--handlers", "m", "--prefix", ""], "--prefix: '' is not allowed"),
+        (["dev", "-f", "queues.yaml", "--prefix", "a b"], "--prefix: 'a b' is not allowed"),
     ],
 )
 def test_wrong_usage_is_said_without_a_traceback_and_exits_with_2(arguments: list[str], message: str) -> None:
@@ -101,7 +115,7 @@ def test_without_a_command_it_shows_help_and_exits_with_2() -> None:
 
 
 def test_errors_of_bullpen_are_one_line_and_exit_with_1() -> None:
-    ended = run("enqueue", "emails", "welcome", "--redis", "http://example.org")
+    ended = run("enqueue", "emails", "welcome", env={"BULLPEN_REDIS_URL": "http://example.org"})
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("error: ")
     assert "not a Redis URL" in ended.stderr
@@ -109,7 +123,9 @@ def test_errors_of_bullpen_are_one_line_and_exit_with_1() -> None:
 
 
 def test_no_colours_where_there_is_no_terminal() -> None:
-    ended = run("enqueue", "emails", "welcome", "--redis", "http://example.org", env={"TERM": "xterm-256color"})
+    ended = run(
+        "enqueue", "emails", "welcome", env={"TERM": "xterm-256color", "BULLPEN_REDIS_URL": "http://example.org"}
+    )
     assert "\x1b[" not in ended.stderr
 
 
@@ -117,10 +133,15 @@ def test_no_colours_where_there_is_no_terminal() -> None:
 def test_colours_on_a_terminal_unless_told_not_to(no_color: str, coloured: bool) -> None:
     leader, follower = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "bullpen_cli", "enqueue", "emails", "welcome", "--redis", "http://example.org"],
+        [sys.executable, "-m", "bullpen_cli", "enqueue", "emails", "welcome"],
         stderr=follower,
         stdout=subprocess.PIPE,
-        env={**os.environ, "TERM": "xterm-256color", "NO_COLOR": no_color},
+        env={
+            **os.environ,
+            "TERM": "xterm-256color",
+            "NO_COLOR": no_color,
+            "BULLPEN_REDIS_URL": "http://example.org",
+        },
     )
     os.close(follower)
     try:

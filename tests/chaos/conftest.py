@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import redis
 from bullpen import SyncClient
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.policy import revision
+from tests.support.kubernetes.processes import free_ports
 from tests.support.waiting import eventually_sync
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +36,7 @@ class Worker:
         self, url, log, *, concurrency=100, grace="5s", processes=1, kill_grace=None, handlers="tests.chaos.jobs",
         environ=(), arguments=(),
     ):  # fmt: skip
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.log = log
         environ = os.environ | {"CHAOS_REDIS": url, "PYTHONUNBUFFERED": "1"} | dict(environ)
         if kill_grace is not None:
@@ -64,7 +62,7 @@ class Worker:
     def probe(self, path="/healthz"):
         """Status code and text; 0 where nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -72,7 +72,7 @@ def test_a_suspect_runs_alone_and_its_worker_goes_on_with_the_others(lab):
     eventually_sync(lambda: suspect.id in lab.ids("start"), 10)
     assert len(worker.children()) == 2
     others = [lab.client.enqueue(jobs.sleep.job(0.05)) for _ in range(20)]
-    assert suspect.result(timeout="20s") == "slept"
+    assert suspect.result(timeout="60s") == "slept"
     eventually_sync(lambda: lab.count("completed") == 22)
     assert len(others) == 20
     assert lab.ids("start").count(suspect.id) == 1

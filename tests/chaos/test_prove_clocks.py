@@ -65,9 +65,9 @@ def test_a_clock_that_jumps_under_running_and_waiting_jobs(lab, clock, hours):
 def test_a_clock_that_jumps_in_an_idle_worker(lab, clock, hours):
     """Neither the marker nor the poll may wait for a time that is an hour away by now."""
     proving.work(lab, concurrency=5, environ=clock.environ).ready()
-    lab.client.enqueue(recorded.nap.job(0.01)).result(timeout="10s")
+    lab.client.enqueue(recorded.nap.job(0.01)).result(timeout="60s")
     clock.set(hours * HOUR)
-    lab.client.enqueue(recorded.nap.job(0.01)).result(timeout="10s")
+    lab.client.enqueue(recorded.nap.job(0.01)).result(timeout="60s")
     # Without a marker: only the poll of the worker finds it.
     lab.redis.hset(KEYS.job("found"), mapping={"name": "nap", "data": '{"seconds":0}', "opts": "{}", "timestamp": 1})
     lab.redis.lpush(KEYS.wait, "found")

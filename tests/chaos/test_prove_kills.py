@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import functools
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.chaos import proving, recorded
+from tests.support.processes import is_gone
 from tests.support.waiting import eventually_sync
 
 LOCK_S = 10.0
 CHECK_S = 3.0
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def kill(worker):
     """Kill the whole worker; gives its children, and when the last of them was seen dead."""
     pids = worker.children()
     worker.kill()
-    eventually_sync(lambda: not any(map(alive, pids)))
+    eventually_sync(lambda: all(map(is_gone, pids)))
     return dict.fromkeys(pids, time.monotonic())
 
 

@@ -59,7 +59,7 @@ def test_a_worker_started_twice_by_mistake_shares_the_work(lab):
     said = second.log.read_text()
     assert f"127.0.0.1:{first.port}" in said
     assert "Traceback" not in said
-    lab.client.enqueue(recorded.nap.job(0.01)).result(timeout="10s")
+    lab.client.enqueue(recorded.nap.job(0.01)).result(timeout="60s")
     assert first.probe()[0] == 200
 
 

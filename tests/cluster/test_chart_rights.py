@@ -214,16 +214,12 @@ class Life:
         await self.until(declared)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait, but no longer than until something is refused: what waits for that would wait in vain."""
-        for left in reversed(range(20)):
-            try:
-                await eventually(condition, 3, every=0.1)
-            except AssertionError:
-                assert (refused := self.refused()) == [], "\n".join(refused)
-                if not left:
-                    raise
-            else:
-                return
+        """Wait; where it is in vain, say what was refused, which is why."""
+        try:
+            await eventually(condition, 60, every=0.1)
+        except AssertionError:
+            assert (refused := self.refused()) == [], "\n".join(refused)
+            raise
 
 
 NOT_IN_THE_LOG = {

@@ -24,7 +24,7 @@ from tests.support.operators import VERSION, jobqueue
 from tests.support.prometheus import Prometheus
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 DASHBOARDS = {file.stem: json.loads(file.read_text()) for file in sorted((CHART / "files/dashboards").glob("*.json"))}
 RULES = CHART / "files" / "rules.yaml"

@@ -19,8 +19,6 @@ from tests.support.kubernetes.apiserver import ApiServer
 from tests.support.operators import jobqueue
 from tests.support.waiting import eventually_sync
 
-pytestmark = pytest.mark.timeout(120)
-
 COMMANDS = [one for one in on_clusters.commands() if not one.needs_a_node]
 
 

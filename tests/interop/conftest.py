@@ -85,7 +85,7 @@ class NodeDriver:
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps({"id": number, "method": method, "args": args}).encode() + b"\n")
         await self._process.stdin.drain()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await future
 
     def __getattr__(self, method: str):
@@ -97,7 +97,7 @@ class NodeDriver:
         return self
 
     async def ready(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await self._ready
 
     async def kill(self) -> None:
@@ -108,7 +108,7 @@ class NodeDriver:
     async def close(self) -> None:
         self._process.stdin.close()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()
@@ -138,6 +138,12 @@ class NodeDriver:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(NodeError("the Node process has ended"))
+
+
+def put_off_ms(raw):
+    """By how much each retry of the queue `q` was put off, or a little less: from the event to the time that it names."""
+    found = [(at, event) for at, event in raw.xrange("bull:q:events") if event["event"] == "delayed"]
+    return [int(event["delay"]) - int(at.partition("-")[0]) for at, event in found] + [0, 0]  # none is told of at once
 
 
 class NodeError(Exception):

@@ -18,7 +18,7 @@ def queue(client):
 async def test_a_worker_process_is_one_worker_to_node(node, redis_url, raw, tmp_path):
     with worker_process(redis_url, tmp_path / "log"):
         job_id = await eventually(lambda: node.add("q", "work", {"value": 1}))
-        await node.waitUntilFinished("q", job_id, 20_000)
+        await node.waitUntilFinished("q", job_id, 50_000)
         workers = await node.getWorkers("q")
     assert len(workers) == 1
     assert workers[0]["rawname"].partition(":w:")[2] == raw.hget(KEYS.job(job_id), "pb")
@@ -43,7 +43,7 @@ async def test_node_moves_our_jobs_about(node, queue, redis_url):
     await node.promote("q", later.id)
     await node.job("q", low.id, "changePriority", {"priority": 1})
     async with working(redis_url, obedient(starts), concurrency=1):
-        await high.result(timeout="10s")
+        await high.result(timeout="60s")
     assert [start.name for start in starts] == ["later", "low", "high"]
     with pytest.raises(JobGone):
         await gone.info()
@@ -53,7 +53,7 @@ async def test_node_reschedules_a_delayed_job_of_ours(node, queue, redis_url):
     handle = await queue.enqueue("work", {"value": 1}, delay="1h")
     async with working(redis_url, obedient()):
         await node.job("q", handle.id, "changeDelay", 50)
-        assert await handle.result(timeout="10s") == 1
+        assert await handle.result(timeout="60s") == 1
 
 
 async def test_node_retries_all_that_failed_here(node, queue, redis_url):
@@ -62,7 +62,7 @@ async def test_node_retries_all_that_failed_here(node, queue, redis_url):
     async with working(redis_url, obedient(starts)):
         for handle in handles:
             with pytest.raises(JobFailed):
-                await handle.result(timeout="10s")
+                await handle.result(timeout="60s")
         await node.queue("q", "retryJobs", {"state": "failed"})
         await eventually(lambda: len(starts) == 6)
         await eventually(lambda: _counts(queue, failed=3, waiting=0, active=0))
@@ -76,7 +76,7 @@ async def _counts(queue, **expected):
 
 async def test_node_drains_and_cleans(node, queue, redis_url):
     async with working(redis_url, obedient()):
-        await (await queue.enqueue("work", {})).result(timeout="10s")
+        await (await queue.enqueue("work", {})).result(timeout="60s")
     for options in ({}, {"priority": 3}, {"delay": "1h"}):
         await queue.enqueue("work", {}, **options)
     await node.queue("q", "drain", True)
@@ -90,12 +90,12 @@ async def test_a_queue_that_node_obliterates_is_used_again_by_clients_and_worker
 ):
     write_policy(redis_url, retry={"attempts": 1})
     async with working(redis_url, obedient()):
-        await (await queue.enqueue("work", {})).result(timeout="10s")
+        await (await queue.enqueue("work", {})).result(timeout="60s")
         await node.queue("q", "obliterate", {"force": True})
         assert not raw.exists(KEYS.meta)
-        assert await (await queue.enqueue("work", {"value": 2})).result(timeout="10s") == 2
+        assert await (await queue.enqueue("work", {"value": 2})).result(timeout="60s") == 2
         job_id = await node.add("q", "work", {"value": 3})
-        assert await node.waitUntilFinished("q", job_id, 10_000) == 3
+        assert await node.waitUntilFinished("q", job_id, 50_000) == 3
     assert raw.hget(KEYS.policy, "v") == "1"  # what is declared is not Node's to forget
 
 
@@ -106,7 +106,7 @@ async def test_node_writes_to_a_job_that_we_run(node, queue, redis_url, raw):
         await eventually(lambda: starts)
         await node.queue("q", "updateJobProgress", handle.id, {"by": "node"})
         await node.queue("q", "addJobLog", handle.id, "a line of node's")
-        assert await handle.result(timeout="10s") == "done"
+        assert await handle.result(timeout="60s") == "done"
     assert (await handle.info()).progress == {"by": "node"}
     assert await handle.logs() == ["a line of node's"]
 
@@ -121,7 +121,7 @@ async def test_a_job_that_node_has_worked_on_goes_on_here(node, queue, redis_url
     async with working(redis_url, obedient(starts)):
         assert await handle.promote()
         with pytest.raises(JobFailed):
-            await handle.result(timeout="10s")
+            await handle.result(timeout="60s")
     assert [start.attempt for start in starts] == [2]
     found = await node.getJob("q", handle.id)
     assert (found["attemptsMade"], found["attemptsStarted"], len(found["stacktrace"])) == (2, 2, 2)
@@ -137,7 +137,7 @@ async def test_a_job_that_we_have_worked_on_goes_on_there(node, queue, redis_url
     await node.worker("q")
     assert await handle.promote()
     with pytest.raises(JobFailed):
-        await handle.result(timeout="10s")
+        await handle.result(timeout="60s")
     assert [job["attempt"] for job in (await node.told()).jobs] == [1]
     found = await node.getJob("q", handle.id)
     assert (found["attemptsMade"], found["attemptsStarted"], len(found["stacktrace"])) == (2, 2, 2)

@@ -128,7 +128,7 @@ async def test_a_node_worker_obeys_the_policy_that_our_client_wrote_into_the_job
     done = await client.queue("q").enqueue("works", {"does": "return", "value": 7})
     await node.worker("q")
     with pytest.raises(Exception, match="it failed"):
-        await failing.result(timeout="10s")
+        await failing.result(timeout="60s")
     assert [job["attempt"] for job in (await node.told()).jobs if job["name"] == "fails"] == [0, 1]
     assert (await failing.info()).attempts == 2
     assert not raw.exists(f"bull:q:{done.id}")
@@ -138,11 +138,11 @@ async def test_results_of_a_node_worker(node, client):
     await node.worker("q")
     queue = client.queue("q")
     handle = await queue.enqueue("works", {"does": "return", "value": {"messageId": "m-7"}})
-    assert await handle.result(timeout="10s") == {"messageId": "m-7"}
+    assert await handle.result(timeout="60s") == {"messageId": "m-7"}
     gone = await queue.enqueue(
         "works", {"does": "return", "value": [1, 2], "ms": 100}, retention=Retention(completed=Keep(count=0))
     )
-    assert await gone.result(timeout="10s") == [1, 2]  # from the event: the job itself is removed at once
+    assert await gone.result(timeout="60s") == [1, 2]  # from the event: the job itself is removed at once
 
 
 async def test_events_of_a_node_worker(node, client):

@@ -73,9 +73,8 @@ async def test_a_rate_limit_over_both(node, redis_url, raw):
         await eventually(lambda: len(ours) + len(node.jobs) == jobs, 15)
     events = raw.xrange("bull:q:events")
     starts_ms = [int(at.partition("-")[0]) for at, fields in events if fields["event"] == "active"]
-    for index in range(jobs - most):
-        # The window opens with the fetch; the event is stamped a moment later, the more so on a busy machine.
-        assert starts_ms[index + most] - starts_ms[index] >= per_ms / 2
+    # The first opens a period; the last is not before the third, however late within their periods others came.
+    assert starts_ms[-1] - starts_ms[0] >= 1.8 * per_ms
 
 
 async def test_the_limiter_of_a_node_worker_counts_what_it_starts_itself(node, redis_url, raw):
@@ -98,8 +97,8 @@ async def test_a_rate_limit_that_a_node_worker_raises_is_obeyed_by_ours_where_th
     async with working(redis_url, obedient(ours)):
         await eventually(lambda: _limited(node))
         await node.closeWorker("q")
-        ttl_ms = await node.queue("q", "getRateLimitTtl")
         began = asyncio.get_running_loop().time()
+        ttl_ms = await node.queue("q", "getRateLimitTtl")
         await eventually(lambda: ours)
         assert ours[0].at - began >= ttl_ms / 1000 - 0.05
     assert ours[0].attempt == 1
@@ -119,7 +118,7 @@ async def test_we_take_back_what_a_killed_node_worker_had(start_node, redis_url,
     await doomed.kill()
     raw.hset(KEYS.job(job_id), "data", json.dumps({"value": "recovered"}))
     async with working(redis_url, obedient(ours)):
-        assert await producer.waitUntilFinished("q", job_id, 15_000) == "recovered"
+        assert await producer.waitUntilFinished("q", job_id, 50_000) == "recovered"
     found = await producer.getJob("q", job_id)
     assert (found["attemptsMade"], found["attemptsStarted"], found["stalledCounter"]) == (1, 2, 1)
     assert left(raw) == (0, [], 0)
@@ -134,7 +133,7 @@ async def test_node_takes_back_what_our_killed_worker_had(node, redis_url, raw, 
         await asyncio.to_thread(doomed.wait)
     raw.hset(KEYS.job(job_id), "data", json.dumps({"value": "recovered"}))
     await node.worker("q", FAST_STALLS)
-    assert await node.waitUntilFinished("q", job_id, 15_000) == "recovered"
+    assert await node.waitUntilFinished("q", job_id, 50_000) == "recovered"
     assert (await node.told()).stalled == [job_id]
     assert left(raw) == (0, [], 0)
 
@@ -151,20 +150,20 @@ async def test_a_second_kill_does_not_fail_a_job_of_node(node, redis_url, raw, t
         raw.delete(KEYS.lock(job_id))
     raw.hset(KEYS.job(job_id), "data", json.dumps({"value": "recovered"}))
     with worker_process(redis_url, tmp_path / "log"):
-        assert await node.waitUntilFinished("q", job_id, 25_000) == "recovered"
+        assert await node.waitUntilFinished("q", job_id, 50_000) == "recovered"
     assert raw.hget(KEYS.job(job_id), "atm") == "1"
 
 
 async def test_locks_of_ours_are_renewed_under_a_node_worker_that_looks_for_stalled_jobs(node, redis_url, raw):
-    write_policy(redis_url)
+    write_policy(redis_url, recovery={"lockDuration": "5s", "checkInterval": "1s"})
     await node.worker("q", FAST_STALLS)
     await node.closeWorker("q")
     ours = []
     async with working(redis_url, obedient(ours)):
-        job_id = await node.add("q", "work", {"ms": 2_500, "value": 1})
+        job_id = await node.add("q", "work", {"ms": 11_000, "value": 1})
         await eventually(lambda: ours)
         await node.worker("q", FAST_STALLS)
-        assert await node.waitUntilFinished("q", job_id, 15_000) == 1
+        assert await node.waitUntilFinished("q", job_id, 50_000) == 1
     await node.told()
     assert (len(ours), node.stalled, node.jobs) == (1, [], [])
 

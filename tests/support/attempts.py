@@ -75,7 +75,7 @@ def in_process(function: Callable[..., Any], **options: Any) -> Registration:
 
 
 async def run(registration: Registration, job: ActiveJob | None = None, **options: Any) -> Outcome:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await asyncio.create_task(
             execution.run_attempt(
                 registration,

@@ -89,7 +89,7 @@ async def working(url: str, *registries: Handlers[Any], queue: str = "q", **opti
             yield worker
         finally:
             worker.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await running
 
 
@@ -108,7 +108,7 @@ def worker_process(url: str, log: Path, *arguments: str, queue: str = "q") -> It
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         finally:
             process.kill()
             process.wait()

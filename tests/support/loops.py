@@ -21,7 +21,7 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         for transport, _ in left:
             transport.abort()
         if left:
-            self.run_until_complete(_turns())
+            self.run_until_complete(turns())
         super().close()
         assert not left, f"connections that nobody closed: {left}"
 
@@ -36,17 +36,18 @@ async def end_goodbyes() -> None:
         protocol = transport.get_protocol()
         if isinstance(protocol, sslproto.SSLProtocol) and protocol._state in _SAYING_GOODBYE:  # type: ignore[attr-defined]
             transport.abort()
-    await _turns()
+    await turns()
 
 
-async def _turns() -> None:
-    for _ in range(3):  # who is cut off is told so in the loop's next turns
+async def turns() -> None:
+    """Let the loop end what it has begun: who is cut off, or was accepted, is told so in its next turns."""
+    for _ in range(3):
         await asyncio.sleep(0)
 
 
 def _open(loop: asyncio.AbstractEventLoop) -> Iterator[transports.Transport]:
-    known: dict[int, Any] = dict(loop._transports)  # type: ignore[attr-defined]
-    for transport in known.values():
+    known: list[Any] = list(loop._transports.values())  # type: ignore[attr-defined]
+    for transport in known:
         if transport._sock is not None:
             yield transport
 

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 
 from bullpen.redis.settings import RedisSettings
+from tests.support import loops
 
 
 class Proxy:
@@ -34,10 +35,6 @@ class Proxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refuse:
-            writer.transport.abort()
-            return
-        self.accepted += 1
         ends = {writer}
         try:
             if self._upstream.path is not None:
@@ -63,6 +60,11 @@ class Proxy:
         writer.transport.abort()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuse:
+            writer.transport.abort()
+            return
+        self.accepted += 1
+        self._pairs.add(writer)  # from here on: its task may be cancelled before it has begun
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -72,8 +74,10 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
+        self.refuse = True
         if self._server is not None:
             self._server.close()
+        await loops.turns()
         self.cut()
         tasks = list(self._tasks)
         for task in tasks:

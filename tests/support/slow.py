@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from tests.support import loops
 from tests.support.proxy import Proxy
 
 
@@ -37,23 +38,19 @@ class Slow(Proxy):
 @contextlib.contextmanager
 def slow(url: str) -> Iterator[Slow]:
     """A proxy in a thread of its own, since these tests block."""
-    ready = threading.Event()
     made = Slow(url)
-    loop = asyncio.new_event_loop()
+    loop = loops.WatchedLoop()
+    loop.run_until_complete(made.start())
 
     def run():
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(made.start())
-        ready.set()
         loop.run_forever()
         loop.run_until_complete(made.stop())
-        loop.close()
 
     thread = threading.Thread(target=run)
     thread.start()
-    assert ready.wait(5)
     try:
         yield made
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join()
+        loop.close()

@@ -9,18 +9,25 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+LEAST_S = 30.0
+"""No wait ends earlier: a machine may stand still for ten seconds, and who waits for what comes loses nothing by it.
+
+So no wait says how soon something comes. A test that shows that nobody waits for a poll puts the poll off for ever.
+"""
+
 
 def patience() -> float:
     """How many times as long as on a quiet machine things may take now: as others are at work on it, beyond its processors."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float = 5.0, *, every: float = 0.005) -> T:
+async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float = LEAST_S, *, every: float = 0.005) -> T:
     """Give the condition's first truthy value; an AssertionError that it raises counts as "not yet".
 
-    Raises `AssertionError` with what was seen last when `timeout` seconds have passed, on a busy machine more (`patience`).
+    Raises `AssertionError` with what was seen last when `timeout` seconds have passed, on a busy machine more (`patience`);
+    never before `LEAST_S`.
     """
-    began = time.monotonic()
+    deadline = _Deadline(timeout)
     while True:
         last: object
         try:
@@ -32,14 +39,13 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], timeout: float =
             last = value
         except AssertionError as error:
             last = error
-        if time.monotonic() - began > timeout and time.monotonic() - began > timeout * patience():
-            raise AssertionError(f"not within {timeout} s; last: {last!r}")
+        deadline.check(last)
         await asyncio.sleep(every)
 
 
-def eventually_sync(condition: Callable[[], T], timeout: float = 5.0, *, every: float = 0.005) -> T:
+def eventually_sync(condition: Callable[[], T], timeout: float = LEAST_S, *, every: float = 0.005) -> T:
     """The same for tests without an event loop."""
-    began = time.monotonic()
+    deadline = _Deadline(timeout)
     while True:
         last: object
         try:
@@ -49,6 +55,28 @@ def eventually_sync(condition: Callable[[], T], timeout: float = 5.0, *, every: 
             last = value
         except AssertionError as error:
             last = error
-        if time.monotonic() - began > timeout and time.monotonic() - began > timeout * patience():
-            raise AssertionError(f"not within {timeout} s; last: {last!r}")
+        deadline.check(last)
         time.sleep(every)
+
+
+async def never(condition: Callable[[], object], seconds: float, *, every: float = 0.005) -> None:
+    """Look for so long, and fail where the condition holds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert not condition()
+        await asyncio.sleep(every)
+
+
+class _Deadline:
+    """The end of a wait. One look more is granted after it, to who was held up between the last look and the clock."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = max(timeout, LEAST_S)
+        self._began = time.monotonic()
+        self._is_over = False
+
+    def check(self, last: object) -> None:
+        if self._is_over:
+            raise AssertionError(f"not within {self._timeout:g} s; last: {last!r}")
+        passed = time.monotonic() - self._began
+        self._is_over = passed > self._timeout and passed > self._timeout * patience()

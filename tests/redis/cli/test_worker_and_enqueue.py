@@ -20,6 +20,7 @@ import yaml
 from bullpen.clients.sync_client import SyncClient
 from bullpen.queue.keys import QueueKeys
 from support.waiting import eventually_sync
+from tests.support.kubernetes.processes import free_ports
 
 TESTS = Path(__file__).parents[2]
 
@@ -69,7 +70,7 @@ class Shell:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             finally:
                 process.kill()
                 process.wait()
@@ -207,7 +208,7 @@ def test_on_a_terminal_it_shows_how_far_the_job_is(shell: Shell, tmp_path: Path)
             job_id = process.stdout.readline().decode().strip()
             assert client.queue("heavy").job(job_id).info().progress == 42
             client.queue("heavy").job(job_id).cancel("seen enough")
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
         eventually_sync(lambda: sees("was cancelled: seen enough"), 5)
 
 
@@ -245,9 +246,9 @@ def test_jobs_go_through_process_and_thread_and_failures_are_told(shell: Shell, 
         nested = shell.enqueue("enqueue", "--wait", "20s")  # ctx.client in a process: a blocking client
         with SyncClient(shell.redis) as client:
             job_id = json.loads(nested.stdout.splitlines()[1])
-            assert client.queue("heavy").job(job_id).result(timeout="20s") == 9
+            assert client.queue("heavy").job(job_id).result(timeout="60s") == 9
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
     lines = log_lines(log)
     ends = {(line["name"], line["outcome"]) for line in lines if "outcome" in line}
     assert {("square", "completed"), ("thread", "completed"), ("fail", "failed"), ("fail", "cancelled")} <= ends
@@ -258,12 +259,10 @@ def test_jobs_go_through_process_and_thread_and_failures_are_told(shell: Shell, 
 
 
 def test_probes_and_metrics(shell: Shell, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
 
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
             return str(answer.read().decode())
 
     with shell.worker(tmp_path, "--probes", f"127.0.0.1:{port}", "--concurrency", "7"):
@@ -373,7 +372,7 @@ def test_a_worker_that_is_told_to_stop_while_it_is_imported_ends_well(
     try:
         eventually_sync(begun.exists, 20)
         process.send_signal(number)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=50)
     finally:
         process.kill()
         process.wait()

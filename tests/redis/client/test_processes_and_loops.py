@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bullpen import BlockingCallWarning, BullpenError, Client, SyncClient
+from support.waiting import eventually
 
 FORK = multiprocessing.get_context("fork")
 
@@ -28,10 +29,10 @@ def in_a_fork(function):
         process = FORK.Process(target=run)
         process.start()
     try:
-        assert mine.poll(20), "the forked process hangs"
+        assert mine.poll(60), "the forked process hangs"
         return mine.recv()
     finally:
-        process.join(20)
+        process.join(60)
         if process.is_alive():
             process.kill()
             process.join()
@@ -148,4 +149,5 @@ def _without_warning(url):
 async def test_many_calls_at_once_share_a_connection(client, raw):
     handles = await asyncio.gather(*(client.queue("emails").enqueue("x", {"n": n}) for n in range(200)))
     assert len({handle.id for handle in handles}) == 200
-    assert raw.info("clients")["connected_clients"] <= 3
+    # Those of the test before may be about to leave.
+    await eventually(lambda: raw.info("clients")["connected_clients"] <= 3)

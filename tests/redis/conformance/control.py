@@ -111,7 +111,9 @@ async def retried_removed_and_promoted_by_hand(open: Open, folder: Path) -> Any:
         await side.work()
         waiting = await side.client.enqueue(book.note.job(2))
         removed = [await waiting.remove(), await waiting.remove(), await told(waiting), await delayed.remove()]
-        gone = [(await refused(call))[0] for call in (waiting.retry(), waiting.promote(), waiting.result(timeout="1s"))]
+        gone = [
+            (await refused(call))[0] for call in (waiting.retry(), waiting.promote(), waiting.result(timeout="60s"))
+        ]
         report = [early[0], after_reset, await told(handle), promoted, removed, gone, book.lines]
     assert book.lines[:3] == [[1, 1], [1, 1], [2, 2]]
     assert gone == ["JobGone"] * 3

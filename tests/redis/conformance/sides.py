@@ -76,7 +76,7 @@ class RedisSide:
             yield
         finally:
             worker.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await running
 
     async def _is_done(self) -> bool:
@@ -162,7 +162,7 @@ async def told(handle: JobHandle[Any]) -> dict[str, Any]:
 async def ended(handle: JobHandle[Any]) -> Any:
     """How the job ended, as who waits for it sees."""
     try:
-        return await handle.result(timeout="5s")
+        return await handle.result(timeout="60s")
     except BullpenError as error:
         more = [getattr(error, name, None) for name in ("error_type", "attempts")]
         return [type(error).__name__, str(error).replace(handle.id, "<id>"), *more]

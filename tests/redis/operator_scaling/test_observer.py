@@ -110,7 +110,7 @@ async def test_no_wake_up_is_lost_between_polling_and_watching(local, plain, tri
                     event = heard.news[key]
                     event.clear()
                     try:
-                        async with asyncio.timeout(12):
+                        async with asyncio.timeout(60):
                             await event.wait()
                     except TimeoutError:
                         late.append(name)
@@ -236,7 +236,6 @@ async def test_a_redis_that_went_and_came_back_is_read_anew(redis_server):
         await eventually(lambda: heard.backlog("b") == 1, timeout=15)
 
 
-@pytest.mark.timeout(90)
 async def test_hundreds_of_queues_are_watched_again_after_each_outage(redis_server):
     names = [f"q{number}" for number in range(600)]
     async with own(redis_server, *names) as (observer, heard, plain):
@@ -263,7 +262,6 @@ async def test_a_redis_that_lost_everything_wakes_us_all_the_same(redis_server):
         await eventually(lambda: heard.backlog("a") == 1, timeout=15)
 
 
-@pytest.mark.timeout(60)
 async def test_a_frozen_redis_is_trouble_and_then_it_goes_on(redis_server):
     async with own(redis_server, "a") as (observer, heard, plain):
         redis_server.freeze()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from bullpen_operator.kube.errors import NotLeading
 from bullpen_operator.kube.kinds import Key, Object
 from bullpen_worker import Worker
 from support.secrets import Secrets
+from tests.support.kubernetes.processes import free_ports
 from tests.support.mounting import mount
 from tests.support.waiting import eventually
 
@@ -213,18 +213,18 @@ async def test_a_running_worker_and_client_take_a_new_password_up(room: Room, tm
     async with Client(environment(tmp_path)) as client, asyncio.timeout(60):
         worker = Worker(client, queue="emails", handlers=[emails])
         working = asyncio.create_task(worker.run())
-        assert await (await client.enqueue(double.job(1))).result(timeout="10s") == 2
+        assert await (await client.enqueue(double.job(1))).result(timeout="60s") == 2
         changed = await room.ensure(**{"bullpen.dev/rotate": "1"})
         room.clock[0] += binding.OVERLAP
         await room.ensure(**{"bullpen.dev/rotate": "1"})
         assert room.hashes() == {acl.password_hash(changed["password"])}
         # who is connected stays so with the old password gone
-        assert await (await client.enqueue(double.job(2))).result(timeout="10s") == 4
+        assert await (await client.enqueue(double.job(2))).result(timeout="60s") == 4
         mount(folder, changed)
         with contextlib.closing(room.raw) as raw:
             raw.client_kill_filter(user=changed["username"])
         await client.queue("emails").counts()  # may be repeated, as an enqueue may not
-        assert await (await client.enqueue(double.job(3))).result(timeout="20s") == 6
+        assert await (await client.enqueue(double.job(3))).result(timeout="60s") == 6
         worker.stop()
         await working
 
@@ -237,10 +237,10 @@ async def test_a_worker_whose_login_is_refused_waits_until_it_is_not(
     async with Client(environment(tmp_path)) as client, asyncio.timeout(60):
         worker = Worker(client, queue="emails", handlers=[emails])
         working = asyncio.create_task(worker.run())
-        assert await (await client.enqueue(double.job(1))).result(timeout="10s") == 2
+        assert await (await client.enqueue(double.job(1))).result(timeout="60s") == 2
         own.restart()
         await eventually(room.names, 5)
-        assert await (await client.enqueue(double.job(2))).result(timeout="20s") == 4
+        assert await (await client.enqueue(double.job(2))).result(timeout="60s") == 4
         worker.stop()
         await working
 
@@ -394,8 +394,7 @@ def with_file(redis_binary: embedded.Binary, tmp_path: Path) -> Iterator[tuple[s
     """A Redis that keeps its users in a file."""
     users = tmp_path / "users.acl"
     users.write_text("user default on nopass ~* &* +@all\n")
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    (port,) = free_ports(1)
     options = ["--port", str(port), "--aclfile", str(users), "--save", "", "--dir", str(tmp_path)]
     process = subprocess.Popen([str(redis_binary.path), *options], stdout=subprocess.DEVNULL)
     try:

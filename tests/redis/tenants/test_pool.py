@@ -19,6 +19,7 @@ from bullpen.queue.observation import Observe
 from bullpen_operator.connections.pool import Redises
 from bullpen_operator.connections.references import DataRef, RedisRef
 from support.secrets import Secrets
+from tests.support import loops
 from tests.support.certificates import Authority
 from tests.support.proxy import proxy as proxied
 from tests.support.waiting import eventually
@@ -80,6 +81,7 @@ async def hostile(answer: bytes, *, after_hello: bool = False) -> AsyncIterator[
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
     finally:
         server.close()
+        await loops.turns()  # whom it has accepted is told so by then
         for each in made:
             each._transport.abort()
 

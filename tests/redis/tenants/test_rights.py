@@ -269,9 +269,9 @@ async def test_our_clients_and_our_worker_do_all_they_can(shared: Shared, tenant
             )
             for how in ("fine", "flaky", "later")
         ]
-        assert [await each.result(timeout="20s") for each in (fine, flaky, later)] == ["fine", "flaky", "later"]
+        assert [await each.result(timeout="60s") for each in (fine, flaky, later)] == ["fine", "flaky", "later"]
         many = await client.enqueue_many([welcome.job("fine") for _ in range(30)])
-        assert [await each.result(timeout="20s") for each in many] == ["fine"] * 30
+        assert [await each.result(timeout="60s") for each in many] == ["fine"] * 30
         broken = await client.enqueue(welcome.job("broken"), attempts=1)
         await eventually(lambda: _is(broken, "failed"), 20)
         await broken.retry()
@@ -325,7 +325,7 @@ async def _is(handle: object, state: str) -> bool:
 def _blocking(tenant: Tenant) -> None:
     with SyncClient(tenant.url, prefix="shop") as client:
         handle = client.enqueue(welcome.job("fine"))
-        assert handle.result(timeout="20s") == "fine"
+        assert handle.result(timeout="60s") == "fine"
         client.enqueue_many([welcome.job("fine") for _ in range(3)])
         client.queue("emails").counts()
 

@@ -21,7 +21,7 @@ from bullpen_worker.executors.facilities import Clients, Facilities
 from bullpen_worker.keeping.table import SlotTable
 from bullpen_worker.running.engine import Engine
 from bullpen_worker.running.hooks import JobEnd, NoHooks
-from tests.support.waiting import eventually
+from tests.support.waiting import LEAST_S, eventually
 
 T = TypeVar("T")
 PREFIX = "test"
@@ -138,7 +138,7 @@ class Room:
                 yield engine
             finally:
                 engine.stop(0 if running.done() else 5_000)
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(60):
                     await running
 
     @contextlib.asynccontextmanager
@@ -168,11 +168,11 @@ class Room:
         finally:
             table.close()
 
-    async def idle(self, ends: Ends, count: int, timeout: float = 10) -> None:
+    async def idle(self, ends: Ends, count: int, timeout: float = LEAST_S) -> None:
         """Wait until so many jobs have ended."""
         await eventually(lambda: len(ends.ends) >= count, timeout)
 
-    async def becomes(self, job_id: str, state: str, timeout: float = 5) -> dict[str, str]:
+    async def becomes(self, job_id: str, state: str, timeout: float = LEAST_S) -> dict[str, str]:
         """Wait until the job is in that state; give its fields."""
 
         async def there() -> bool:
@@ -195,5 +195,5 @@ def ends() -> Ends:
     return Ends()
 
 
-async def until(condition: Callable[[], T], timeout: float = 5.0) -> T:
+async def until(condition: Callable[[], T], timeout: float = LEAST_S) -> T:
     return await eventually(condition, timeout)

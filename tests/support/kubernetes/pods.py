@@ -28,13 +28,12 @@ async def following(
     task = asyncio.create_task(pods.run())
     try:
         yield pods
-        if task.done():
-            task.result()
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        pods.over.set()  # not cancelled: a thread would go on, and start workers that nobody ends
+        try:
             await task
-        pods.close()
+        finally:
+            await asyncio.to_thread(pods.close)
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Container:
     def end(self) -> None:
         """End it, as a kubelet does."""
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 class Pods:
@@ -69,17 +68,21 @@ class Pods:
         self._labels = f"bullpen.dev/jobqueue={jobqueue}"
         self._environment = {**os.environ, **environment}
         self._containers: dict[str, Container] = {}
+        self.over = asyncio.Event()
+        """Set to have `run` end."""
 
     async def run(self) -> None:
-        """Follow the pods until cancelled."""
-        while True:
+        """Follow the pods until it is over."""
+        while not self.over.is_set():
             await asyncio.to_thread(self._follow)
-            await asyncio.sleep(0.1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self.over.wait()
 
     @property
     def ready(self) -> list[str]:
         """Where the workers that are ready serve probes and metrics, host:port each."""
-        return [container.probes for container in self._containers.values() if container.ready]
+        return [container.probes for container in list(self._containers.values()) if container.ready]
 
     def close(self) -> None:
         """End all workers."""
@@ -88,6 +91,8 @@ class Pods:
 
     def _follow(self) -> None:
         pods = self._api.list("v1", "Pod", self._namespace, labels=self._labels)
+        for name in self._containers.keys() - {pod["metadata"]["name"] for pod in pods}:
+            self._containers.pop(name).end()
         for pod in pods:
             name = pod["metadata"]["name"]
             if "deletionTimestamp" in pod["metadata"]:
@@ -135,7 +140,11 @@ class Pods:
             ],
         }
         path = self._api.path("v1", "Pod", self._namespace, name, subresource="status")
-        self._api.request("PATCH", path, {"status": status}, content_type="application/merge-patch+json")
+        try:
+            self._api.request("PATCH", path, {"status": status}, content_type="application/merge-patch+json")
+        except ApiError as error:
+            if error.status != 404:  # it went between the two looks
+                raise
 
 
 def _now() -> str:

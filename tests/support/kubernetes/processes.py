@@ -1,7 +1,10 @@
 """Processes that a test owns: started until they are ready, ended by their process id."""
 
 import contextlib
+import itertools
+import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -10,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 READY_WITHIN_S = 90.0
-END_WITHIN_S = 10.0
+END_WITHIN_S = 30.0
 
 
 class NotStarted(Exception):
@@ -72,21 +75,26 @@ class Process:
 def free_ports(number: int) -> list[int]:
     """Ports that nobody listens on now.
 
-    They lie below the range that the kernel hands out to clients, so that a server which is stopped for a while finds its port
-    free again.
+    They lie below the range that the kernel hands out, so that a server which is stopped for a while, or takes its time to start,
+    finds its port free. None is given twice before all others were, and each of pytest-xdist's processes has ports of its own.
     """
     found: list[int] = []
-    choice = random.SystemRandom()
     while len(found) < number:
-        port = choice.randrange(15_000, 32_000)
+        port = _FIRST_PORT + _LANE_PORTS * _LANE + next(_ports) % _LANE_PORTS
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in found:
-            found.append(port)
+        found.append(port)
     return found
+
+
+_FIRST_PORT = 15_000
+_LANES = 16
+_LANE_PORTS = 1_000
+_LANE = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0) % _LANES
+_ports = itertools.count(random.SystemRandom().randrange(_LANE_PORTS))  # others' pytest may run beside this one
 
 
 def _dies_with_us() -> list[str]:

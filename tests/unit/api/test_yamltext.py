@@ -210,7 +210,7 @@ DEEP_BY_ALIAS = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in 
     ],
     ids=lambda value: repr(value[:20]),
 )
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_hostile_text_costs_little(text: str, message: str):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     documents, findings = yamltext.read(text, file="f")

@@ -38,7 +38,7 @@ async def send(server: ProbeServer, request: bytes) -> tuple[int, dict[str, str]
     """Send bytes, give status, headers and body of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     head, _, body = answer.decode().partition("\r\n\r\n")

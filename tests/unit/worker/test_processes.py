@@ -29,6 +29,7 @@ from bullpen_worker.executors.processes import ProcessDied, ProcessPool
 from bullpen_worker.executors.recycling import Recycling
 from bullpen_worker.reports.logs import LogSettings
 from support import heavy
+from support.processes import is_gone
 from support.waiting import eventually, eventually_sync
 
 
@@ -111,17 +112,6 @@ def test_jobs_run_on_the_loop_of_workers_too() -> None:
             return await value(executors, "square", {"number": 7})
 
     assert uvloop.run(scenario()) == 49
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):  # it went between the two looks
-        return True
 
 
 async def test_a_handler_that_closes_the_output_completes_and_the_next_too(executors: Processes) -> None:

@@ -77,7 +77,7 @@ def find(*, say: Say | None = None, fetch: bool = True) -> Binary:
 def inspect(path: Path, origin: Origin) -> Binary | str:
     """Give the server at `path`, or the reason why it cannot be used."""
     try:
-        ran = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+        ran = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{path} ({origin}) does not run: {error}"
     match = _VERSION.match(ran.stdout)

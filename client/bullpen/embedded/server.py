@@ -25,7 +25,7 @@ from urllib.parse import quote
 from bullpen import errors
 from bullpen.embedded import binary as binaries
 
-START_TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 30.0
 LOADING_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 10.0
 _LOCK_PATIENCE_SECONDS = 3.0
@@ -168,7 +168,7 @@ class Server:
             msg = f"the embedded Redis in {self.data} refused FLUSHALL: {reply[:200]!r}"
             raise EmbeddedRedisError(msg)
 
-    def execute(self, *words: bytes, timeout: float = 5.0) -> bytes:
+    def execute(self, *words: bytes, timeout: float = 30.0) -> bytes:
         """Send one command on a connection of its own and give the first bytes of the raw reply."""
         packed = b""
         if self._password:

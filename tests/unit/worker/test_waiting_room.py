@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bullpen_worker.keeping.keeper import Terms
 from bullpen_worker.keeping.leases import Run
-from bullpen_worker.supervision.children import split
 from bullpen_worker.supervision.config import per_worker
 from bullpen_worker.supervision.control import Ticket
 from bullpen_worker.supervision.waiting_room import WaitingRoom
@@ -74,14 +71,6 @@ def test_closing_down_gives_what_is_to_be_handed_back(room):
     room.add_suspect(ONE, ORIGIN)
     assert [run.view.job_id for run in room.close_down()] == [b"0"]
     assert room.next_suspect() is None
-
-
-@given(st.integers(1, 1000), st.integers(1, 64))
-def test_slots_are_shared_out_evenly_and_completely(concurrency, processes):
-    shares = split(concurrency, processes)
-    assert sum(shares) == concurrency
-    assert max(shares) - min(shares) <= 1
-    assert len(shares) == min(concurrency, processes)
 
 
 @pytest.mark.parametrize(

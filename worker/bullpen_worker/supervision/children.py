@@ -51,6 +51,8 @@ class Child:
     solo: Ticket | None = None
     origin: "Child | None" = None
     """For a solo child: the one that had fetched its job, and works with a slot less meanwhile."""
+    place: int | None = None
+    """Which of the worker's shares is its own; None for a solo child."""
     overdue: tuple[Ticket, ...] = ()
     ready_at: float | None = None
     names: tuple[str, ...] = ()
@@ -164,16 +166,17 @@ def ticket(view: SlotView) -> Ticket:
 
 
 def split(concurrency: int, processes: int) -> list[int]:
-    """Share slots out over processes, as evenly as it goes; no more processes than slots."""
-    count = max(1, min(processes, concurrency))
-    base, rest = divmod(concurrency, count)
-    return [base + (1 if number < rest else 0) for number in range(count)]
+    """Share slots out over processes, as evenly as it goes; where there are more processes than slots, the last get none."""
+    base, rest = divmod(concurrency, processes)
+    return [base + (1 if number < rest else 0) for number in range(processes)]
 
 
 def share_out(shares: Sequence[int], children: Iterable[Child]) -> None:
     """Give each child but the solo ones its share of the slots, as far as there is memory for them."""
-    for child, slots in zip((child for child in children if child.solo is None), shares, strict=False):
+    for child in children:
+        if child.place is None:
+            continue
         try:
-            child.share(slots)
+            child.share(shares[child.place])
         except OSError as error:  # the next child may be luckier
             logger.error("child %s keeps to %s slots: %s", child.serial, child.slots, error)  # noqa: TRY400

@@ -77,7 +77,9 @@ class Supervisor:
         self._redis = plain(config.redis)
         self._started_ms = time.time_ns() // 1_000_000
         self._concurrency = config.concurrency or DEFAULT_CONCURRENCY
-        self._shares = children.split(self._concurrency, config.processes)
+        # No more processes than slots; how many the policy will give, nobody knows yet.
+        processes = config.processes if config.concurrency is None else min(config.processes, config.concurrency)
+        self._shares = children.split(self._concurrency, processes)
         self._room = WaitingRoom(2 * _ROWS)
         self._children: list[Child] = []
         self._minders: asyncio.TaskGroup | None = None
@@ -234,6 +236,9 @@ class Supervisor:
         while not self._stopping:
             try:
                 child = await self._spawn(self._shares[number])
+                child.place = number
+                if child.slots != self._shares[number]:  # the policy has changed meanwhile
+                    children.share_out(self._shares, [child])
             except OSError as error:
                 logger.error("no child can be started: %s", error)  # noqa: TRY400 - the kernel's word says it all
                 self._give_up_if(self._starts.failed())
@@ -463,8 +468,7 @@ class Supervisor:
             if self._concurrency != (concurrency := per_worker(doc)):
                 self._concurrency = concurrency
                 self._custody.orders.call()  # others see it in our entry
-            shares = children.split(self._concurrency, len(self._shares))
-            self._shares = [*shares, *([0] * (len(self._shares) - len(shares)))]
+            self._shares = children.split(self._concurrency, len(self._shares))
             children.share_out(self._shares, self._children)
 
     def renewed(self, kept: int, lost: int) -> None:

@@ -73,18 +73,20 @@ class Cache:
 
     # -- writing: the informers', and whoever has the API server's answer to a write of its own -------------------
 
-    def put(self, kind: Kind, obj: Object) -> bool:
+    def put(self, kind: Kind, obj: Object, as_of: int = -1) -> bool:
         """Take an object as the API server gave it, unless newer is known of it: another, or that it went.
 
         Lists, and answers to writes of ours, may come after the news that the object has gone. Gives whether it was taken.
+        `as_of`: it is the latest there is at that version, so that what is known of a version up to it and is newer than the
+        object comes from a history that is no more (a backup of etcd was restored).
         """
         key = kinds.key_of(kind, obj)
         place = (key.namespace, key.name)
         known = self._objects.setdefault(kind, {})
         old = known.get(place)
-        if old is not None and not _newer(obj, old):
+        if old is not None and not _newer(obj, old) and (_same(obj, old) or version_number(old) > as_of):
             return False
-        if version_number(obj) <= self._gone.get(obj["metadata"].get("uid", ""), -1):
+        if version_number(obj) <= (went := self._gone.get(obj["metadata"].get("uid", ""), -1)) and went > as_of:
             return False
         new = _slim(obj)
         known[place] = new
@@ -127,11 +129,18 @@ class Cache:
         for obj in objects:
             key = kinds.key_of(kind, obj)
             listed.add((key.namespace, key.name))
-            changed += self.put(kind, obj)
+            changed += self.put(kind, obj, _number(version))
         for place, obj in list(self._objects.get(kind, {}).items()):
             if place not in listed and matches(obj) and version_number(obj) <= _number(version):
                 changed += self.remove(Key(kind, *place), version=version)
         return changed
+
+    def distrust(self, kind: Kind, matches: Callable[[Object], bool] = lambda _: True) -> None:
+        """Take whatever comes next of these objects for newer than what is known: the versions of the API server went back."""
+        self._gone.clear()
+        for obj in self._objects.get(kind, {}).values():
+            if matches(obj):
+                obj["metadata"]["resourceVersion"] = "0"
 
     def _index_pod(self, key: Key, new: Object | None, old: Object | None) -> None:
         if old is not None and (queue := kinds.labels_of(old).get(kinds.LABEL_JOBQUEUE)):
@@ -190,6 +199,10 @@ def _newer(obj: Object, old: Object) -> bool:
     if obj["metadata"].get("uid") != old["metadata"].get("uid"):
         return version_number(obj) >= version_number(old)
     return version_number(obj) > version_number(old)
+
+
+def _same(obj: Object, old: Object) -> bool:
+    return bool(obj["metadata"].get("uid") == old["metadata"].get("uid")) and version_number(obj) == version_number(old)
 
 
 def _number(version: str) -> int:

@@ -124,14 +124,12 @@ class Informers:
         self._events: deque[tuple[Kind, str | None, Object]] = deque()
         self._draining = False
         self._news = asyncio.Event()
+        self._listed: dict[tuple[Watched, str], int] = {}
+        """The version of the last list of each, by namespace."""
         self._lists = False
         """Whether Kopf has told objects of a list since it was last looked at."""
         self.synced = asyncio.Event()
         """Set once every kind was listed."""
-        self.heard_at = clock()
-        """When the API server last told us anything."""
-        self.watching = False
-        """Whether Kopf runs."""
         self.restarts = 0
 
     async def run(self) -> None:
@@ -147,14 +145,24 @@ class Informers:
             await asyncio.sleep(pause * (0.5 + self._random()))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    async def relist(self) -> None:
-        """List everything, and make the cache so. Raises `KubeError`; what was listed before that stays."""
+    async def relist(self) -> bool:
+        """List everything, and make the cache so. Raises `KubeError`; what was listed before that stays.
+
+        Gives whether the versions went back since the last time: a backup of etcd was restored. What is known then counts for
+        nothing, and watches from versions that are yet to come are deaf.
+        """
+        went_back = False
         for each in self._wants:
             for namespace in self._namespaces if each.kind.namespaced and self._namespaces else ("",):
                 objects, version = await self._kube.list_at(each.kind, namespace, each.labels)
                 here = _within(namespace)
+                number = int(version) if version.isdecimal() else 0
+                if number < self._listed.get((each, namespace), 0):
+                    went_back = True
+                    self._cache.distrust(each.kind, here)
+                self._listed[each, namespace] = number
                 self._cache.replace_all(each.kind, objects, version, here)
-                self.heard_at = self._clock()
+        return went_back
 
     async def _live(self) -> str:
         """List, start Kopf, list again, and so on until Kopf ends. Gives why it ended."""
@@ -168,19 +176,18 @@ class Informers:
             self.synced.set()
             log.info("informers_synced", extra={str(each.kind): self._cache.count(each.kind) for each in self._wants})
         life = self._start()
-        self.watching = True
         try:
             wait = SETTLE_SECONDS
             while not await self._ends(life, wait):
                 try:
-                    await self.relist()
+                    if await self.relist():
+                        return "the versions of the API server went back"
                 except KubeError as error:
                     log.warning("resync_failed", extra={"error": str(error)})
                     wait = LIST_AGAIN_SECONDS * (0.5 + self._random())
                 else:
                     wait = self._resync_seconds * (0.75 + 0.5 * self._random())
         finally:
-            self.watching = False
             await self._stop(life)
         return f"Kopf ended: {life.error or 'for no reason it gave'}"
 
@@ -293,19 +300,22 @@ class Informers:
     def _drain(self) -> None:
         """Take all that Kopf's thread heard; in the operator's loop."""
         self._draining = False
-        self.heard_at = self._clock()
         while self._events:
             kind, what, obj = self._events.popleft()
-            metadata = obj["metadata"]
-            if what == "DELETED":
-                self._cache.remove(
-                    kinds.key_of(kind, obj), metadata.get("uid", ""), metadata.get("resourceVersion", "")
-                )
-                continue
-            self._cache.put(kind, obj)
-            if what is None:
-                self._lists = True
-                self._news.set()
+            try:
+                self._take(kind, what, obj)
+            except Exception:  # what nobody foresaw of one object must not keep what was heard of all others
+                log.exception("news_broke", extra={"kind": str(kind)})
+
+    def _take(self, kind: Kind, what: str | None, obj: Object) -> None:
+        metadata = obj["metadata"]
+        if what == "DELETED":
+            self._cache.remove(kinds.key_of(kind, obj), metadata.get("uid", ""), metadata.get("resourceVersion", ""))
+            return
+        self._cache.put(kind, obj)
+        if what is None:
+            self._lists = True
+            self._news.set()
 
 
 class _NoDifferences(kopf.DiffBaseStorage):

@@ -18,6 +18,18 @@ Object = dict[str, Any]
 Values = dict[str, Any]
 
 
+class Strict(yaml.CSafeLoader):
+    """Reads YAML as the strictest of those who do: a key that comes twice is no YAML. Helm lets it pass; Flux does not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Read a mapping. Raises `ConstructorError` for a key that comes twice."""
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name} comes twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 class Refused(Exception):
     """Helm did not render the chart; the text is what it says."""
 
@@ -49,7 +61,7 @@ class Chart:
 
     def objects(self, values: Values | None = None, *arguments: str, **options: str) -> "Objects":
         """Render it, and give the objects."""
-        documents = yaml.load_all(self.text(values, *arguments, **options), yaml.CSafeLoader)
+        documents = yaml.load_all(self.text(values, *arguments, **options), Strict)
         return Objects([document for document in documents if document])
 
 
@@ -93,6 +105,7 @@ EVERYTHING: Values = {
         "dashboards": {"enabled": True},
     },
 }
+OF_PROMETHEUS = {"app.kubernetes.io/instance": "prometheus", "release": "prometheus"}
 
 MATRIX: dict[str, Values] = {
     "defaults": {},
@@ -118,8 +131,14 @@ MATRIX: dict[str, Values] = {
         "affinity": {"nodeAffinity": {}},
         "podAnnotations": {"example.com/team": "platform"},
         "podLabels": {"team": "platform"},
-        "commonLabels": {"team": "platform"},
+        "commonLabels": {"team": "platform", "app.kubernetes.io/part-of": "platform"},
         "extraEnv": [{"name": "BULLPEN_OPERATOR_CONCURRENCY", "value": "16"}],
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "labels": OF_PROMETHEUS},
+            "podMonitor": {"enabled": True, "labels": OF_PROMETHEUS},
+            "rules": {"enabled": True, "labels": OF_PROMETHEUS},
+            "dashboards": {"enabled": True, "labels": {"grafana_dashboard": "1", **OF_PROMETHEUS}},
+        },
         "clusterId": "blue",
     },
     "Redis as one's own": {

@@ -15,6 +15,7 @@ from tests.chart.rendering import CHART, EVERYTHING, MATRIX, NAMESPACE, Objects,
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
+MONITORS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 WRITES_SECRETS = {"get", "create", "patch", "delete"}
 """All that anybody of ours may do with Secrets: never list or watch them."""
 
@@ -42,11 +43,15 @@ def test_no_name_comes_twice(objects):
     assert sorted(places) == sorted(set(places))
 
 
-def test_everything_says_what_it_is_part_of(objects):
+def test_everything_says_what_it_is_part_of(objects, values):
+    whole = values.get("commonLabels", {}).get("app.kubernetes.io/part-of", "bullpen")
     for obj in objects:
         labels = obj["metadata"]["labels"]
-        assert labels["app.kubernetes.io/part-of"] == "bullpen"
-        assert labels["app.kubernetes.io/instance"] == "bullpen"
+        assert labels["app.kubernetes.io/part-of"] == whole
+        monitored = obj["kind"] in MONITORS or obj["metadata"]["name"] == "bullpen-dashboards"
+        given = values["monitoring"]["rules"].get("labels", {}) if monitored else {}
+        assert labels["app.kubernetes.io/instance"] == given.get("app.kubernetes.io/instance", "bullpen")
+        assert labels.items() >= given.items()
         assert labels["app.kubernetes.io/version"] == _version.__version__
         # That label's value `bullpen` is the operator's own mark, for what it makes and watches.
         assert labels["app.kubernetes.io/managed-by"] == "Helm"
@@ -199,6 +204,12 @@ def test_selectors_select_what_they_are_meant_to(objects):
         assert all(endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"])
 
 
+def test_labels_of_the_pods_go_over_those_of_everything(chart):
+    values = {"commonLabels": {"team": "platform", "tier": "1"}, "podLabels": {"team": "queues"}}
+    labels = chart.objects(values).one("Deployment", "bullpen")["spec"]["template"]["metadata"]["labels"]
+    assert (labels["team"], labels["tier"]) == ("queues", "1")
+
+
 def test_an_upgrade_of_the_chart_alone_restarts_nothing(objects):
     for obj in objects.of("Deployment", "StatefulSet"):
         labels = obj["spec"]["template"]["metadata"]["labels"]
@@ -323,6 +334,8 @@ def test_a_hook_stands_on_its_own(objects, values):
         ({"namespaces": "shop"}, "/namespaces", "got string, want array"),
         ({"namespaces": ["Shop"]}, "/namespaces/0", "does not match pattern"),
         ({"className": "a b"}, "/className", "does not match pattern"),
+        ({"commonLabels": {"app.kubernetes.io/name": "a"}}, "/commonLabels/app.kubernetes.io~1name", "false schema"),
+        ({"podLabels": {"helm.sh/chart": "a"}}, "/podLabels/helm.sh~1chart", "false schema"),
         ({"log": {"level": "loud"}}, "/log/level", "value must be one of"),
         ({"resources": {"limits": {"memory": "lots"}}}, "/resources/limits/memory", "does not match pattern"),
         ({"redis": {"maxmemory": "60%"}}, "/redis/maxmemory", "does not match pattern"),

@@ -33,7 +33,8 @@ Names. They leave room for the longest suffix within a label's 63 characters.
 {{- end }}
 
 {{/*
-Labels. Called with (dict "root" $ "component" "operator").
+Labels. Called with (dict "root" $ "component" "operator"). Those by which objects are found are the chart's alone; of the others
+"more", where it is given, goes before commonLabels, and those before the chart's. No key comes twice.
 */}}
 {{- define "bullpen.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "bullpen.name" .root | quote }}
@@ -42,23 +43,18 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
 {{- define "bullpen.labels" -}}
-{{ include "bullpen.selectorLabels" . }}
-app.kubernetes.io/part-of: bullpen
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := merge (include "bullpen.selectorLabels" . | fromYaml) (dict
+  "app.kubernetes.io/part-of" "bullpen"
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_")) }}
+{{- merge dict (.more | default dict) .root.Values.commonLabels $own | toYaml }}
 {{- end }}
 
 {{/* Of pods: nothing that an upgrade of the chart alone would change, so that it restarts nobody. */}}
 {{- define "bullpen.podLabels" -}}
-{{ include "bullpen.selectorLabels" . }}
-app.kubernetes.io/part-of: bullpen
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := merge (include "bullpen.selectorLabels" . | fromYaml) (dict "app.kubernetes.io/part-of" "bullpen") }}
+{{- merge dict (.more | default dict) .root.Values.commonLabels $own | toYaml }}
 {{- end }}
 
 {{/* An image by digest, or by tag. Called with (dict "image" .Values.image "tag" .Chart.AppVersion). */}}

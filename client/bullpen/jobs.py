@@ -30,8 +30,6 @@ S = TypeVar("S")
 R_co = TypeVar("R_co", covariant=True)
 
 _ANY_JSON: Final[Codec[JsonValue]] = Codec(serialization.encode_json, serialization.decode_json)
-_NO_OPTIONS: Final[EnqueueOptions] = {}
-_NO_DEFAULTS: Final[JobDefaults] = {}
 _MAX_NAME: Final = 255
 _PRIORITIES: Final = 2_097_151  # BullMQ's bound: 21 bits
 # A day within what a datetime can say, so that it can be said in any time zone.

@@ -23,19 +23,3 @@ class Meter(Protocol):
     def forget(self, key: Key) -> None:
         """Drop all label sets of a JobQueue that is gone."""
         ...
-
-
-class Silent:
-    """Counts nothing."""
-
-    def reconciled(self, result: str, seconds: float) -> None:
-        """Do nothing."""
-
-    def queue_depth(self, waiting: int) -> None:
-        """Do nothing."""
-
-    def leading(self, *, leads: bool) -> None:
-        """Do nothing."""
-
-    def forget(self, key: Key) -> None:
-        """Do nothing."""

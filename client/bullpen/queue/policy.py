@@ -51,9 +51,6 @@ HIGHEST_PRIORITY: Final = 2_097_151
 KeepJobs: TypeAlias = Mapping[str, int]
 """How long finished jobs are kept, as BullMQ's script takes it: ``age`` in seconds, ``count`` (-1: all)."""
 
-Marked: TypeAlias = Literal["attempts", "backoff", "priority", "removeOnComplete", "removeOnFail"]
-"""Settings that a client writes into a job for Node's sake although its producer did not ask for them."""
-
 
 @dataclass(frozen=True)
 class Mark:

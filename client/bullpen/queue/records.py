@@ -5,7 +5,7 @@ that is none counts as absent, options that are no JSON, or nested too deep to b
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from pydantic import JsonValue
@@ -76,12 +76,6 @@ class StoredJob:
         self.id = job_id
         self.fields = fields
         self._opts = opts
-
-    @classmethod
-    def from_flat(cls, job_id: str, flat: Sequence[bytes], opts: Opts | None = None) -> "StoredJob":
-        """Make one of a flat list of fields and values, as ``HGETALL`` and BullMQ's scripts give it."""
-        pairs = iter(flat)
-        return cls(job_id, dict(zip(pairs, pairs, strict=False)), opts)
 
     def __repr__(self) -> str:
         return f"StoredJob({self.id!r}, {self.name!r})"  # never the payload

@@ -25,11 +25,6 @@ def selector(jobqueue: str) -> dict[str, str]:
     return {kinds.LABEL_JOBQUEUE: jobqueue, kinds.LABEL_COMPONENT: COMPONENT_WORKER}
 
 
-def selector_text(jobqueue: str) -> str:
-    """Give the same as text, as the scale subresource has it."""
-    return ",".join(f"{name}={value}" for name, value in sorted(selector(jobqueue).items()))
-
-
 def labels(jobqueue: str) -> dict[str, str]:
     """Give the labels of all that belongs to the JobQueue."""
     return {

@@ -30,11 +30,6 @@ class Worker:
     protocol: int = PROTOCOL
     version: str = ""
 
-    @property
-    def takes_jobs(self) -> bool:
-        """Whether it may start another job."""
-        return self.state not in {"retiring", "stopping"}
-
 
 @dataclass(frozen=True, slots=True)
 class Order:

@@ -36,41 +36,29 @@ def test_payload_version(opts, version):
 
 
 def test_a_job_of_node():
-    job = StoredJob.from_flat(
-        "7",
-        [
-            *(b"name", b"welcome", b"data", b'{"a":1}', b"opts", b'{"attempts":2}', b"timestamp", b"1790000000000"),
-            *(
-                b"delay",
-                b"5",
-                b"priority",
-                b"3",
-                b"atm",
-                b"1",
-                b"ats",
-                b"2",
-                b"stc",
-                b"1",
-                b"pb",
-                b"w",
-                b"rjk",
-                b"daily",
-            ),
-            *(b"failedReason", b"oh", b"stacktrace", b'["x"]', b"progress", b"50", b"processedOn", b"1790000000001"),
-            *(
-                b"finishedOn",
-                b"1790000000002",
-                b"returnvalue",
-                b"7",
-                b"deid",
-                b"d",
-                b"defa",
-                b"later",
-                b"parentKey",
-                b"p:1",
-            ),
-        ],
-    )
+    fields = {
+        b"name": b"welcome",
+        b"data": b'{"a":1}',
+        b"opts": b'{"attempts":2}',
+        b"timestamp": b"1790000000000",
+        b"delay": b"5",
+        b"priority": b"3",
+        b"atm": b"1",
+        b"ats": b"2",
+        b"stc": b"1",
+        b"pb": b"w",
+        b"rjk": b"daily",
+        b"failedReason": b"oh",
+        b"stacktrace": b'["x"]',
+        b"progress": b"50",
+        b"processedOn": b"1790000000001",
+        b"finishedOn": b"1790000000002",
+        b"returnvalue": b"7",
+        b"deid": b"d",
+        b"defa": b"later",
+        b"parentKey": b"p:1",
+    }
+    job = StoredJob("7", fields)
     assert (job.id, job.name, job.data, job.opts, job.timestamp) == (
         "7",
         "welcome",

@@ -81,7 +81,7 @@ def test_all_that_is_made_belongs_to_the_jobqueue_and_is_found_by_its_labels():
 
 def test_the_selector_never_changes():
     """Kubernetes refuses a changed selector: every version to come has to find these pods."""
-    assert naming.selector_text("emails") == "app.kubernetes.io/component=worker,bullpen.dev/jobqueue=emails"
+    assert naming.selector("emails") == {"app.kubernetes.io/component": "worker", "bullpen.dev/jobqueue": "emails"}
 
 
 def test_an_account_of_the_users_own_is_taken():

@@ -60,12 +60,6 @@ def test_a_cleared_slot_is_gone_and_its_next_run_has_another_generation(table):
     assert not table.is_current(view)
 
 
-def test_a_deadline_may_move(table):
-    occupy(table, 3, deadline_ms=5)
-    table.set_deadline(3, 9)
-    assert table.view(3).deadline_ms == 9
-
-
 @pytest.mark.parametrize("length", [MAX_TEXT_BYTES, MAX_TEXT_BYTES + 1])
 def test_only_what_fits_is_taken(table, length):
     job_id = b"x" * (length - 1)

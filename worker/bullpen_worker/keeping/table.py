@@ -177,15 +177,6 @@ class SlotTable:
         words[word + 4] = 0  # both lengths
         words[word] = sequence + 2
 
-    def set_deadline(self, slot: int, deadline_ms: int) -> None:
-        """Change until when the run in `slot` may last; 0 for without end."""
-        word = self._offsets[slot] >> 3
-        words = self._words
-        sequence = words[word]
-        words[word] = sequence + 1
-        words[word + 3] = deadline_ms
-        words[word] = sequence + 2
-
     def mark_fetch(self, now_ms: int) -> None:
         """Say that a fetch was answered, or that the wait for a marker goes on."""
         self._words[_WORD_FETCH] = now_ms

@@ -87,12 +87,6 @@ def condition(conditions: tuple[Condition, ...], type: str) -> Condition | None:
     return next((each for each in conditions if each.type == type), None)
 
 
-class LocalReference(Model):
-    """An object in the same namespace, by name."""
-
-    name: ObjectName = Field(description="Name of the object, in the same namespace.")
-
-
 class KeyReference(Model):
     """One key of a Secret or ConfigMap in the same namespace."""
 

@@ -202,6 +202,26 @@ async def test_rate_limited_holds_the_whole_queue(room: Room, ends: Ends) -> Non
     assert ends.outcomes()[0] == "released"
 
 
+async def test_a_rate_limit_of_node_s_keeps_its_period_after_a_handler_met_another(room: Room, ends: Ends) -> None:
+    q = Handlers("q")
+    starts: list[int] = []
+
+    @q.handler("busy")
+    async def busy() -> None:
+        starts.append(1)
+        if len(starts) == 1:
+            raise RateLimited("1s")
+
+    await room.link.call("HSET", room.keys.meta, "max", 1, "duration", 3_600_000)
+    job_id = await room.add("busy")
+    async with room.engine(q, hooks=ends):
+        await room.idle(ends, 1)
+        await room.becomes(job_id, "completed")
+        left = await room.link.call("PTTL", room.keys.limiter)
+    assert isinstance(left, int)
+    assert left > 3_000_000
+
+
 async def test_a_short_limit_does_not_end_a_longer_one(room: Room, ends: Ends) -> None:
     q = Handlers("q")
     go = asyncio.Event()

@@ -21,9 +21,9 @@ def pack() -> Templates:
     return make("bull", "e%mails")
 
 
-def make(prefix: str, queue: str, *, armed: bool = False) -> Templates:
+def make(prefix: str, queue: str, *, armed_ms: int | None = None) -> Templates:
     return Templates(
-        QueueKeys(prefix, queue), worker_name="w@1", lock_ms=10_000, metrics_points=100, armed_limiter=armed
+        QueueKeys(prefix, queue), worker_name="w@1", lock_ms=10_000, metrics_points=100, armed_limiter_ms=armed_ms
     )
 
 
@@ -69,8 +69,8 @@ def test_fetch(pack: Templates) -> None:
 
 
 def test_an_armed_fetch_looks_at_the_limiter() -> None:
-    _, args = evalsha("moveToActive-11", parse(make("bull", "q", armed=True).fetch(TOKEN, NOW)))
-    assert msgpack.unpackb(args[2])["limiter"] == {"max": 2**53 - 1, "duration": 1000}
+    _, args = evalsha("moveToActive-11", parse(make("bull", "q", armed_ms=5_000).fetch(TOKEN, NOW)))
+    assert msgpack.unpackb(args[2])["limiter"] == {"max": 2**53 - 1, "duration": 5_000}
 
 
 @given(values=st.lists(st.binary(max_size=300), min_size=1, max_size=5), job_id=st.binary(min_size=1, max_size=60))

@@ -489,7 +489,7 @@ class Engine:
 
     def limited(self, delay_ms: int) -> None:
         """Let nothing start for so long."""
-        self._desk.arm(delay_ms)
+        self._desk.arm(delay_ms, self._lines[0].connection if self._lines else None)
         if self._fetcher is not None:
             self._fetcher.note(Empty(limited_ms=delay_ms))
 

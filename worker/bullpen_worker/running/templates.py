@@ -71,8 +71,9 @@ class Completion(NamedTuple):
 class Templates:
     """Packs the commands of one worker on one queue.
 
-    `worker_name` is written to the job as ``pb``; `metrics_points` is how many minutes of ``metrics:*`` counts are kept, 0 for none. `armed_limiter` makes
-    fetches honour a ``limiter`` key on a queue whose ``meta`` has no rate limit of its own.
+    `worker_name` is written to the job as ``pb``; `metrics_points` is how many minutes of ``metrics:*`` counts are kept, 0 for
+    none. With `armed_limiter_ms` fetches honour a ``limiter`` key also on a queue whose ``meta`` has no rate limit; where it has one, that
+    is its period.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class Templates:
         worker_name: str,
         lock_ms: int,
         metrics_points: int,
-        armed_limiter: bool = False,
+        armed_limiter_ms: int | None = None,
     ) -> None:
         self._base = keys.base.encode()
         self._nudge = pack(b"PUBLISH", keys.nudge.encode(), b"limited")
         self._metrics_points = metrics_points
         self._fetch_map: dict[str, object] = {"lockDuration": lock_ms, "name": worker_name}
-        if armed_limiter:
-            self._fetch_map["limiter"] = {"max": _RATE_LIMIT_VALUE, "duration": 1000}
+        if armed_limiter_ms is not None:
+            self._fetch_map["limiter"] = {"max": _RATE_LIMIT_VALUE, "duration": armed_limiter_ms}
 
         key = {name: self._base + name.encode() for name in (*_ACTIVE_KEYS, "completed", "failed")}
         self.marker_key: Final = key["marker"]

@@ -125,10 +125,8 @@ async def take_finalizers_off(kube: Kube, namespaces: Sequence[str], class_name:
                 )
             except NotFound:
                 continue
-            except (
-                Forbidden,
-                Invalid,
-            ) as error:  # the test has failed, or a policy of the cluster has something against it
+            except (Conflict, Forbidden, Invalid) as error:
+                # It has changed meanwhile, or a policy of the cluster has something against it.
                 refused = key, error
                 continue
             released.append(key)

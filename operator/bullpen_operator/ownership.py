@@ -45,7 +45,7 @@ Standing = Literal["gone", "lives", "unknown"]
 
 def owner_here(found: str, owner: Owner) -> tuple[str, str] | None:
     """Give namespace and name of the owner that was found, where it is a JobQueue of this one's cluster."""
-    parts = found.split("/")
+    parts = found.rsplit("/", _PARTS - 1)  # what tells a cluster from others may have slashes in it
     return (parts[1], parts[2]) if len(parts) == _PARTS and parts[0] == owner.cluster else None
 
 

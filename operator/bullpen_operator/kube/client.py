@@ -97,11 +97,6 @@ class Kube:
         """Close the connections."""
         await self._api.close()  # type: ignore[no-untyped-call]
 
-    @property
-    def server(self) -> str:
-        """Where the API server is."""
-        return self._configuration.host
-
     # -- reading -------------------------------------------------------------------------------------------------
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
@@ -144,10 +139,6 @@ class Kube:
         """Give all objects of a kind with nothing but their `metadata`, for where the rest is not needed. Raises `KubeError`."""
         found, _ = await self.list_at(kind, namespace, labels, accept=_METADATA_LIST)
         return found
-
-    async def read(self, path: str) -> Object:
-        """Give what the API server says at a path, such as ``/version``. Raises `KubeError`."""
-        return await self._call("GET", path)
 
     # -- writing -------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,14 @@
-"""The command line of the chart's Jobs: what fails ends with 1 and says why."""
+"""What the chart's Jobs do: what fails ends with 1 and says why, what is changed meanwhile is looked at again."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+
+from bullpen_operator import hooks
+from bullpen_operator.kube import kinds
+from bullpen_operator.kube.errors import Conflict
 
 
 def run(*arguments, **environment):
@@ -30,3 +34,30 @@ def test_wrong_usage_is_told_from_failure(arguments):
     done = run(*arguments)
     assert done.returncode == 2
     assert "usage: python -m bullpen_operator.hooks" in done.stderr
+
+
+class Busy:
+    """An API server with one JobQueue, which somebody else changes just when the first patch comes."""
+
+    def __init__(self):
+        self.finalizers = [kinds.FINALIZER, "other/one"]
+        self.refusals = [Conflict("it has been modified", status=409)]
+
+    async def list(self, *_):
+        metadata = {"name": "emails", "namespace": "shop", "finalizers": list(self.finalizers)}
+        return [{"metadata": metadata, "spec": {}}]
+
+    async def patch_json(self, kind, namespace, name, operations):
+        if self.refusals:
+            raise self.refusals.pop()
+        self.finalizers = operations[1]["value"]
+
+
+async def test_what_is_changed_meanwhile_is_looked_at_again():
+    async def sleep(_):
+        pass
+
+    server = Busy()
+    released = await hooks.take_finalizers_off(server, (), "", hooks.Waiting(lambda: 0.0, sleep))
+    assert [key.name for key in released] == ["emails"]
+    assert server.finalizers == ["other/one"]

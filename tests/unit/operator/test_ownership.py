@@ -8,7 +8,7 @@ from bullpen.api.v1alpha1 import JobQueue
 from bullpen.queue.declaration import Owner
 from bullpen_operator import deletion, specs
 from bullpen_operator.kube import kinds
-from bullpen_operator.ownership import may_take
+from bullpen_operator.ownership import may_take, owner_here
 
 OWNER = Owner("here", "shop", "emails")
 
@@ -37,6 +37,13 @@ def obj(**metadata):
 def test_a_queue_is_taken_from_the_dead_and_by_name(found, annotation, standing, expected):
     annotations = {"bullpen.dev/adopt": annotation} if annotation else {}
     assert may_take(obj(annotations=annotations), found, OWNER, standing) is expected
+
+
+@pytest.mark.parametrize("cluster", ["here", "eu/prod"])
+def test_an_owner_is_known_as_one_of_this_cluster(cluster):
+    owner = Owner(cluster, "shop", "emails")
+    assert owner_here(f"{cluster}/mail/old", owner) == ("mail", "old")
+    assert owner_here(f"{cluster}/else/mail/old", owner) is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Each worker is `bullpen worker` in a process of its own, as it would be in a pod; its output is read line by line by a task
 of the fleet's task group. To shrink, the least busy are told to stop (SIGTERM): they take no new job and go when theirs
-are done, so no job is cut short. A worker that ends by itself is started again, later each time.
+are done, so no job is cut short. A worker that ends by itself is started again, later each time. When this process is
+killed, its workers are told to stop (`bullpen_cli.local.leash`): they would wait for Redis for ever, and work for the next run.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from bullpen_cli.local.leash import Leash
 
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -31,6 +34,7 @@ class LocalWorker:
 
     name: str
     process: asyncio.subprocess.Process
+    leash: Leash
     started: float
     state: State = "starting"
     busy: int = 0
@@ -164,23 +168,24 @@ class Fleet:
     async def _start(self) -> None:
         self._serial += 1
         name = f"{self.queue}-{os.getpid()}-{self._serial}"
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "bullpen_cli",
-            "worker",
-            "--name",
-            name,
-            *self.command.arguments,
-            env=dict(self.command.environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            limit=LONGEST_LINE_BYTES,
-            # Ctrl-C in the terminal is for local mode alone, which tells its workers in order.
-            start_new_session=True,
-        )
-        worker = LocalWorker(name, process, time.monotonic(), generation=self._generation)
+        leash = Leash((sys.executable, "-m", "bullpen_cli", "worker", "--name", name, *self.command.arguments))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *leash.command,
+                env=dict(self.command.environment),
+                stdin=leash.held_by_it,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                limit=LONGEST_LINE_BYTES,
+                # Ctrl-C in the terminal is for local mode alone, which tells its workers in order.
+                start_new_session=True,
+            )
+        except BaseException:
+            leash.let_go()
+            raise
+        finally:
+            leash.begin()
+        worker = LocalWorker(name, process, leash, time.monotonic(), generation=self._generation)
         self._workers[name] = worker
         self._tasks.create_task(self._watch(worker), name=f"watch {name}")
 
@@ -195,6 +200,7 @@ class Fleet:
         finally:
             if worker.process.returncode is None:
                 self._signal(worker, signal.SIGKILL)
+            worker.leash.let_go()
             self._workers.pop(worker.name, None)
             worker.gone.set()
         if worker.state != "stopping":

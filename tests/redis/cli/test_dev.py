@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from support.processes import is_gone
 from support.waiting import eventually_sync
 
 QUEUE = """
@@ -25,7 +26,7 @@ spec:
 """
 
 HANDLERS = """
-import asyncio, pathlib
+import asyncio, os, pathlib
 from bullpen import Cancel, Handlers
 
 emails = Handlers("emails")
@@ -49,6 +50,7 @@ async def chat() -> None:
 
 @emails.handler("hold")
 async def hold(file: str) -> str:
+    pathlib.Path(file + "-by").write_text(str(os.getppid()))
     pathlib.Path(file).touch()
     while pathlib.Path(file).exists():
         await asyncio.sleep(0.02)
@@ -257,6 +259,23 @@ def test_a_second_ctrl_c_has_jobs_given_back(shop):
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert "emails: 1 waiting left in Redis" in log.read_text()
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGHUP, signal.SIGKILL], ids=["a closed terminal", "SIGKILL"])
+def test_workers_end_with_local_mode_whatever_ends_it(shop, ended_by):
+    with shop.running() as (process, _):
+        eventually_sync((shop.folder / ".bullpen" / "redis.sock").exists)
+        shop.enqueue("emails", "hold", json.dumps({"file": str(shop.folder / "held")}))
+        eventually_sync((shop.folder / "held").exists)
+        worker = int((shop.folder / "held-by").read_text())
+        try:
+            process.send_signal(ended_by)
+            process.wait()
+            (shop.folder / "held").unlink()
+            eventually_sync(lambda: is_gone(worker))
+        finally:
+            if not is_gone(worker):
+                os.kill(worker, signal.SIGKILL)
 
 
 def test_workers_follow_the_work_and_a_changed_handler_is_taken_up(shop):

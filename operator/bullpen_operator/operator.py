@@ -175,7 +175,14 @@ class Operator:
             writes_per_second=settings.status_writes_per_second,
         )
         workplace = Workplace(image_pull_secrets=settings.worker_image_pull_secrets)
-        grants = self._grants = Grants(kube, cache, users, operator_namespace=settings.namespace, now=_now)
+        grants = self._grants = Grants(
+            kube,
+            cache,
+            users,
+            operator_namespace=settings.namespace,
+            now=_now,
+            again=lambda key, seconds: self.queue.add(key, delay=seconds),
+        )
         parts = Parts(
             kube=kube,
             cache=cache,
@@ -229,8 +236,8 @@ class Operator:
         return self._cluster_id
 
     def _tenancy(self) -> str:
-        """Give what tells the users of our JobQueues in Redis from those of another cluster or class."""
-        return f"{self._cluster_id}/{self._settings.class_name}"
+        """Give what tells the users of our JobQueues in Redis from those of another cluster or class; empty until it is known."""
+        return f"{self._cluster_id}/{self._settings.class_name}" if self._cluster_id else ""
 
     def _exists(self, namespace: str, name: str) -> bool:
         """Whether there is such a JobQueue of ours, or a pod of one that is gone: it still has jobs to finish."""
@@ -299,13 +306,13 @@ class Operator:
 
     def _lead_changed(self, *, leads: bool) -> None:
         self.metrics.leading(leads=leads)
+        if self._reconciler is not None:
+            self._reconciler.renew()
         if leads:
             if self._scaler is not None:
                 self._scaler.renew()  # first: jobs may have waited for it since the other left
             self._of_this_lead = False
             self._prepare.set()
-            if self._reconciler is not None:
-                self._reconciler.renew()
             if self._reporter is not None:
                 self._reporter.renew()
             if self._grants is not None:

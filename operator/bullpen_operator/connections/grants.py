@@ -24,6 +24,7 @@ from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Key, Kind, Object
 
 LOOK_AGAIN: Final = timedelta(minutes=5)
+_MARGIN_SECONDS: Final = 1.0  # the clock of the loop and that of the Secret are two
 
 
 class BindingNameTaken(BullpenError):
@@ -62,7 +63,7 @@ class _Given:
 
 
 class Grants:
-    """See the module."""
+    """See the module. `again` is told which JobQueue to have ensured again, and in how many seconds."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Grants:
         *,
         operator_namespace: str,
         now: Callable[[], datetime],
+        again: Callable[[Key, float], None] = lambda *_: None,
         generate: Callable[[], str] = lambda: secrets.token_urlsafe(32),
         rotate_after: timedelta = binding.ROTATE_AFTER,
     ) -> None:
@@ -80,6 +82,7 @@ class Grants:
         self._users = users
         self._operator_namespace = operator_namespace
         self._now = now
+        self._again = again
         self._generate = generate
         self._rotate_after = rotate_after
         self._given: dict[tuple[str, str], _Given] = {}
@@ -113,6 +116,9 @@ class Grants:
         wanted = self._secret(namespace, name, jobqueue, request, planned)
         if not binding.same(wanted, existing):
             await self._kube.apply(wanted)
+        if planned.before is not None and planned.again is not None:  # else it would be valid until the next resync
+            after = (planned.again - now).total_seconds() + _MARGIN_SECONDS
+            self._again(Key(kinds.JOBQUEUE, namespace, name), after)
         again = now + LOOK_AGAIN
         self._given[namespace, name] = _Given(request, again if planned.again is None else min(again, planned.again))
         return binding.secret_name(name)

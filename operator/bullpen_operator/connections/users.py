@@ -83,7 +83,8 @@ class _Server:
 class Users:
     """See the module.
 
-    `cluster` gives what tells the users of this operator's JobQueues from all others: cluster and class. `exists` says whether
+    `cluster` gives what tells the users of this operator's JobQueues from all others: cluster and class; empty while that is
+    not known. `exists` says whether
     there is a JobQueue of this namespace and name, or a pod of its workers.
     """
 
@@ -163,7 +164,7 @@ class Users:
 
     def attend(self, redis: Redis) -> None:
         """See to it that no user of a JobQueue that is gone is left there, also where no JobQueue uses it now. Once while leading."""
-        if redis.ref not in self._attended and self._leading():
+        if redis.ref not in self._attended and self._leading() and self._cluster():
             self._attended.add(redis.ref)
             self._server(redis)
 

@@ -34,12 +34,6 @@ NOW = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONNECTION = Key(kinds.CLUSTER_REDIS_CONNECTION, "", "shared")
 
 
-@pytest.fixture
-def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
-    with embedded.start(binary=redis_binary, unix=False) as server:
-        yield server
-
-
 @dataclass
 class Room:
     """An operator's part that is tested, on one Redis."""
@@ -51,6 +45,8 @@ class Room:
     grants: Grants
     clock: list[datetime]
     existing: set[tuple[str, str]]
+    again: dict[Key, float]
+    """What is to be ensured again, and in how many seconds."""
     found: Resolved = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,10 +102,13 @@ async def make_room(url: str) -> AsyncIterator[Room]:
     existing: set[tuple[str, str]] = set()
     async with Redises(secrets) as redises:
         users = Users(redises, cluster=lambda: "c1", exists=lambda *names: names in existing, leading=lambda: True)
-        grants = Grants(secrets, Cache(), users, operator_namespace="infra", now=lambda: clock[0])
+        again: dict[Key, float] = {}
+        grants = Grants(
+            secrets, Cache(), users, operator_namespace="infra", now=lambda: clock[0], again=again.__setitem__
+        )
         task = asyncio.create_task(users.run())
         try:
-            yield Room(url, secrets, redises, users, grants, clock, existing)
+            yield Room(url, secrets, redises, users, grants, clock, existing, again)
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -178,8 +177,11 @@ async def test_an_operator_that_knows_nothing_keeps_the_password_of_the_secret(
 
 async def test_both_passwords_are_valid_until_everybody_has_the_new_one(room: Room) -> None:
     first = await room.ensure()
+    assert room.again == {}
     second = await room.ensure(**{"bullpen.dev/rotate": "1"})
     assert second["password"] != first["password"]
+    (wait,) = room.again.values()
+    assert wait == pytest.approx(binding.OVERLAP.total_seconds(), abs=2)
     assert room.hashes() == {acl.password_hash(first["password"]), acl.password_hash(second["password"])}
     assert first["password"] not in str(room.secrets.applied[-1])
     room.clock[0] += binding.OVERLAP - timedelta(seconds=1)

@@ -48,9 +48,10 @@ class Room:
         self.existing = {("shop", "emails"), ("shop", "images")}
         self.now = 0.0
         self.leads = True
+        self.cluster = "c1"
         self.users = Users(
             redises,
-            cluster=lambda: "c1",
+            cluster=lambda: self.cluster,
             exists=lambda *names: names in self.existing,
             leading=lambda: self.leads,
             monotonic=lambda: self.now,
@@ -386,6 +387,10 @@ async def test_users_are_taken_away_also_where_no_jobqueue_is_left(
     with contextlib.closing(redis.Redis.from_url(own.url)) as raw:
         for user in (gone, others, EMAILS):
             raw.acl_setuser(user, enabled=True)
+    room.cluster = ""
+    room.users.attend(there)
+    assert room.users._servers == {}  # whose users are whose is not known yet
+    room.cluster = "c1"
     room.users.attend(there)
     await eventually(lambda: known(own.url).keys() == {others, EMAILS})
     await eventually(lambda: room.users._servers == {})

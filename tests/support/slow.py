@@ -40,17 +40,21 @@ def slow(url: str) -> Iterator[Slow]:
     """A proxy in a thread of its own, since these tests block."""
     made = Slow(url)
     loop = loops.WatchedLoop()
-    loop.run_until_complete(made.start())
+    ready = threading.Event()
 
     def run():
+        # All here, since a loop of the test's own may be running.
+        loop.run_until_complete(made.start())
+        ready.set()
         loop.run_forever()
         loop.run_until_complete(made.stop())
+        loop.close()
 
     thread = threading.Thread(target=run)
     thread.start()
+    assert ready.wait(60)
     try:
         yield made
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.close()

@@ -76,7 +76,8 @@ async def drain(redis: Redis, jobqueue: JobQueue, keys: QueueKeys, owner: Owner,
     reading = await redis.run(Observe(keys, FAR_MS))
     if not is_empty(reading):
         left = reading.backlog + reading.active + reading.delayed + reading.waiting_children
-        return Outcome(done=False, text=f"Draining: {left} jobs are left, {reading.active} of them run.")
+        paused = " The queue is paused: none starts until it is resumed." if reading.paused else ""
+        return Outcome(done=False, text=f"Draining: {left} jobs are left, {reading.active} of them run.{paused}")
     await redis.run(ReleaseQueue(keys, owner))
     return Outcome(done=True, text="The queue is drained.")
 

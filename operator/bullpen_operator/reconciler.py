@@ -75,7 +75,7 @@ class Reconciler:
         return [key for key, place in self._places.items() if place.found.ref == ref]
 
     def renew(self) -> None:
-        """Forget which specs were good: this operator leads anew, and another may have followed later ones meanwhile."""
+        """Forget which specs were good: this operator leads anew, or no more, and another follows later ones meanwhile."""
         self._good.clear()
 
     # -- the one function ------------------------------------------------------------------------------------------
@@ -136,7 +136,8 @@ class Reconciler:
         good = self._good.get(key) or await self._parts.revisions.last_good(obj)
         if good is None:
             return replace(read, problem=problem)
-        self._good[key] = good
+        if self._leads():  # else another may keep a later one any time
+            self._good[key] = good
         return replace(await self._specs.read(key, specs.with_spec(obj, good)), problem=problem)
 
     async def _rehearse(self, key: Key, obj: Object, jobqueue: JobQueue) -> Problem | None:
@@ -323,7 +324,9 @@ class Reconciler:
 
 def _problem_of(error: Exception) -> Problem:
     if isinstance(error, BullpenError):
-        return Problem(getattr(error, "reason", "") or type(error).__name__, str(error), stalled=False)
+        reason = str(getattr(error, "reason", ""))
+        word = reason if reason.isascii() and reason.isidentifier() else type(error).__name__
+        return Problem(word, str(error), stalled=False)
     text = (
         f"The operator cannot work on this JobQueue: {type(error).__name__}. Its log has more, as reconcile_broke. "
         "What ran before goes on, and it is tried again."

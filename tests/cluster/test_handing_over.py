@@ -42,15 +42,23 @@ def shop(tag):
     return {"image": f"shop:{tag}", "handlers": ["shop.jobs"]}
 
 
+def policy(operator, key):
+    """By what it would scale the JobQueue now."""
+    return operator._scaler._cares[key].charge.unit.policy
+
+
 async def test_the_last_good_spec_is_not_the_one_of_an_earlier_lead(api_server, api, cluster, hand):
+    key = Key(kinds.JOBQUEUE, cluster, "emails")
     async with two(api_server.admin, cluster) as (a, b):
         api.apply(jobqueue(cluster, worker=shop(1)))
         await eventually(lambda: is_ready(api, cluster), 15)
         await hand(a, b)
-        api.apply(jobqueue(cluster, worker=shop(2)))
+        api.apply(jobqueue(cluster, worker=shop(2), scaling={"maxReplicas": 7}))
         await eventually(lambda: is_ready(api, cluster) and image_of(worker(api, cluster)) == "shop:2", 15)
         api.apply(jobqueue(cluster, worker=shop(3), schedules=WRONG))
         await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InvalidSpec"), 15)
+        await eventually(lambda: a.cache.find(key)["metadata"]["generation"] == 3 and a.queue.idle, 15)
+        assert policy(a, key) == policy(b, key)
         await hand(b, a)
         api.apply(jobqueue(cluster, worker=shop(4), schedules=WRONG))
         await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InvalidSpec"), 15)

@@ -82,6 +82,14 @@ async def test_a_removal_that_became_a_retention_lets_the_queue_run_again(step, 
     assert await raw.llen(KEYS.active) == 1
 
 
+@pytest.mark.parametrize("paused", [True, False])
+async def test_why_a_drain_cannot_go_on_is_said(step, declared, paused):
+    await declared(paused=paused)
+    outcome = await step("Drain", paused=paused)
+    assert outcome.text.startswith("Draining: 1 jobs are left, 0 of them run.")
+    assert ("until it is resumed" in outcome.text) is paused
+
+
 @pytest.mark.parametrize("over", ["", OVER])
 @pytest.mark.parametrize("policy", ["Retain", "Drain", "Delete"])
 async def test_another_owners_queue_is_left_as_it_is(step, declared, raw, url, policy, over):

@@ -6,7 +6,7 @@ import resource
 import socketserver
 import ssl
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,12 +255,6 @@ async def test_what_nobody_refers_to_any_more_is_closed(own: embedded.Server) ->
         now[0] = 301.0
         assert [redis.ref for redis in await redises.retain({kept})] == [gone]
         assert [redis.ref for redis in redises.known()] == [kept]
-
-
-@pytest.fixture
-def own(redis_binary: embedded.Binary) -> Iterator[embedded.Server]:
-    with embedded.start(binary=redis_binary, unix=False) as server:
-        yield server
 
 
 async def test_tls_takes_authorities_and_certificate_from_secrets_and_leaves_no_file(

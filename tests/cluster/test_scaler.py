@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import pytest
 from redis import Redis
 
-from bullpen import embedded
 from bullpen.queue.keys import QueueKeys
 from tests.support import operators
 from tests.support.kubernetes.audit import Audit
@@ -32,12 +31,6 @@ def controlled(control_plane):
     api = control_plane.api()
     api.install(operators.CRDS.read_text())
     return api
-
-
-@pytest.fixture(scope="module")
-def server():
-    with embedded.start(unix=False) as started:
-        yield started
 
 
 @pytest.fixture
@@ -123,7 +116,6 @@ async def test_a_burst_is_one_write_and_its_pods_are_made(control_plane, control
         assert "35 jobs (35 waiting) need 4" in scaling(api, town)["message"]
 
 
-@pytest.mark.timeout(180)
 async def test_the_controller_takes_the_pod_that_has_retired_and_no_other(control_plane, controlled, town, redis):
     api = controlled
     async with running(control_plane.admin, town):

@@ -19,8 +19,6 @@ from tests.support.kubernetes.api import Api, ApiError
 from tests.support.kubernetes.apiserver import ApiServer
 from tests.support.waiting import eventually_sync
 
-pytestmark = pytest.mark.timeout(180)
-
 OTHERS_KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 """The Prometheus operator's, whose CRDs are not here."""
 INSTALL = CHART.parents[1] / "docs" / "how-to" / "install.md"

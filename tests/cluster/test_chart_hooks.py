@@ -20,8 +20,6 @@ from tests.support.kubernetes.apiserver import ApiServer
 from tests.support.kubernetes.audit import Audit, unused
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(180)
-
 CRDS = CHART / "files" / "crds" / "crd.yaml"
 
 

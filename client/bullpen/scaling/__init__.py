@@ -7,9 +7,10 @@
 from bullpen.scaling.decide import Decision, Limited, decide
 from bullpen.scaling.history import History
 from bullpen.scaling.observation import Observation, RateLimit
-from bullpen.scaling.policy import Behavior, Direction, Limit, ScalingPolicy, Window, policy_of
+from bullpen.scaling.policy import Behavior, Direction, Limit, ScalingPolicy, policy_of
 from bullpen.scaling.reasons import Reason
 from bullpen.scaling.settle import Settle
+from bullpen.scaling.windows import Window
 
 __all__ = [
     "Behavior",

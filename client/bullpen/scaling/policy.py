@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from bullpen import durations
+from bullpen.scaling.windows import Window
 
 if TYPE_CHECKING:
     from bullpen.api.v1alpha1.jobqueue import JobQueueSpec
@@ -37,17 +38,6 @@ class Behavior:
 
     up: Direction = Direction()
     down: Direction = Direction(window_ms=60_000)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """A time in which at least `min_replicas` are kept ready."""
-
-    name: str
-    schedule: str
-    duration_ms: int
-    time_zone: str = "UTC"
-    min_replicas: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Which windows are open at a moment."""
+"""The windows of a scaling policy, and which of them are open at a moment."""
 
 import functools
 from collections.abc import Iterable
@@ -6,11 +6,30 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bullpen import cron
-from bullpen.scaling.policy import Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _NEVER_MS = 86_400_000  # a schedule of which no time was found is searched again after so long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A time in which at least `min_replicas` are kept ready."""
+
+    name: str
+    schedule: str
+    duration_ms: int
+    time_zone: str = "UTC"
+    min_replicas: int = 0
+
+    @functools.cached_property
+    def _opening(self) -> "_Opening":
+        """What is kept of the search for its times; no part of its value, and gone with it."""
+        return _Opening(self.schedule, self.time_zone)
+
+    def opens_after(self, at_ms: int) -> int | None:
+        """Give the first time after a moment at which it opens; None when there is none."""
+        return self._opening.after(at_ms)
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ def open_at(windows: Iterable[Window], now_ms: int) -> OpenWindows:
     min_replicas = 0
     changes: list[int] = []
     for window in windows:
-        opens_ms = _opening_of(window).after(now_ms - window.duration_ms)
+        opens_ms = window.opens_after(now_ms - window.duration_ms)
         if opens_ms is None:
             continue
         if opens_ms <= now_ms:
@@ -45,25 +64,21 @@ def open_at(windows: Iterable[Window], now_ms: int) -> OpenWindows:
 
 
 class _Opening:
-    """The first opening of a window after a moment, kept for as long as it is the answer for later moments, too.
+    """The first time of a schedule after a moment, kept for as long as it is the answer for later moments, too.
 
     A rare schedule is a search of many milliseconds, and this is asked at each look at a queue.
     """
 
-    def __init__(self, window: Window) -> None:
-        self._window = window
+    def __init__(self, schedule: str, time_zone: str) -> None:
+        self._schedule = schedule
+        self._time_zone = time_zone
         self._from_ms = 0
         self._until_ms = 0
         self._opens_ms: int | None = None
 
     def after(self, at_ms: int) -> int | None:
         if not self._from_ms <= at_ms < self._until_ms:
-            opens = cron.next_after(self._window.schedule, self._window.time_zone, _EPOCH + at_ms * _MS)
+            opens = cron.next_after(self._schedule, self._time_zone, _EPOCH + at_ms * _MS)
             self._opens_ms = None if opens is None else (opens - _EPOCH) // _MS
             self._from_ms, self._until_ms = at_ms, at_ms + _NEVER_MS if self._opens_ms is None else self._opens_ms
         return self._opens_ms
-
-
-@functools.lru_cache(maxsize=8_192)
-def _opening_of(window: Window) -> _Opening:
-    return _Opening(window)

@@ -1,7 +1,7 @@
 """Which windows are open, and when to look again."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -70,6 +70,16 @@ def test_a_schedule_is_searched_once_and_not_at_every_look(monkeypatch: pytest.M
     for second in range(7_200):
         open_at(windows, began + second * 1_000)
     assert len(searched) <= 4
+
+
+def test_no_window_is_searched_anew_for_there_being_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    next_year = datetime(2028, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(cron, "next_after", lambda *args: searched.append(args) or next_year)
+    windows = [replace(OFFICE, name=f"office {number}") for number in range(10_000)]
+    for second in range(3):
+        open_at(windows, ms("2027-01-04T06:00Z") + second * 1_000)
+    assert len(searched) == len(windows)
 
 
 @given(st.lists(st.integers(-100 * HOUR, 400 * HOUR), min_size=1, max_size=10))

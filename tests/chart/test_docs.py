@@ -13,6 +13,7 @@ HOW_TO = ROOT / "docs" / "how-to"
 SECURITY = (HOW_TO / "security.md").read_text()
 READY = {"type": "Ready", "status": "True", "message": "As declared."}
 NOT_READY = {"type": "Ready", "status": "False", "message": "No default connection."}
+NOT_ASKED = {"type": "Ready", "status": "Unknown", "message": "Redis was not asked yet."}
 STALLED = {"type": "Stalled", "status": "True", "message": "No default connection."}
 PAUSED = {"type": "Paused", "status": "True", "message": "Paused by the spec."}
 
@@ -100,8 +101,10 @@ def health(kind: str) -> str:
         ("JobQueue", {"observedGeneration": 2, "conditions": [NOT_READY, STALLED]}, "Degraded"),
         ("JobQueue", {"observedGeneration": 2, "conditions": [READY, PAUSED]}, "Suspended"),
         ("ClusterRedisConnection", None, "Progressing"),
-        ("ClusterRedisConnection", {"conditions": [READY]}, "Healthy"),
-        ("ClusterRedisConnection", {"conditions": [NOT_READY]}, "Degraded"),
+        ("ClusterRedisConnection", {"observedGeneration": 1, "conditions": [READY]}, "Progressing"),
+        ("ClusterRedisConnection", {"observedGeneration": 2, "conditions": [READY]}, "Healthy"),
+        ("ClusterRedisConnection", {"observedGeneration": 2, "conditions": [NOT_READY]}, "Degraded"),
+        ("ClusterRedisConnection", {"observedGeneration": 2, "conditions": [NOT_ASKED]}, "Progressing"),
     ],
 )
 def test_argo_cd_is_told_how_a_queue_is(bullpen_redis, kind, status, expected):

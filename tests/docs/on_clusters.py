@@ -12,7 +12,7 @@ from tests.docs import pages
 
 PROGRAMS = ("kubectl ", "bullpen pause --jobqueue ", "bullpen resume --jobqueue ")
 _NEEDS_A_NODE = re.compile(r" (logs (deployment|statefulset)/|rollout status)")
-_TRIED_ELSEWHERE = re.compile(r"manifests-of-mine|install\.yaml")
+_TRIED_ELSEWHERE = re.compile(r"manifests-of-mine")
 """In tests/cluster/test_chart.py."""
 _NO_COMMAND = re.compile(r"kubectl [a-z]+( status| --server-side)?")
 """A word of the text."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import getpass
 import os
 import re
 import signal
@@ -199,7 +198,7 @@ async def keep_running(server: embedded.Server, shown: View) -> None:
 
 def prefix_of_this_folder() -> str:
     """Name the user and the folder, so that two laptops on one Redis do not work on each other's jobs."""
-    words = f"dev-{getpass.getuser()}-{Path.cwd().name}"
+    words = f"dev-{environment.user_name()}-{Path.cwd().name}"
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", words)[:100]
 
 

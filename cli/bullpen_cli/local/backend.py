@@ -1,6 +1,5 @@
 """What local mode asks of Redis beside the observation: to declare queues, and who is alive."""
 
-import getpass
 import json
 import socket
 import time
@@ -12,6 +11,7 @@ from bullpen.clients.shell import Shell, run
 from bullpen.queue.declaration import Owner, WriteDeclaration, declare
 from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.base import Call, Command, Operation, QueueOperation, Reply, flat
+from bullpen_cli.local import environment
 from bullpen_cli.local.plan import LocalQueue
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ async def perform(shell: Shell, operation: Operation[T]) -> T:
 async def declare_all(shell: Shell, queues: Iterable[LocalQueue]) -> None:
     """Write each queue's settings. Raises `OwnedElsewhere` for one that a cluster or another laptop owns."""
     for queue in queues:
-        owner = Owner("local", f"{getpass.getuser()}@{socket.gethostname()}", queue.name)
+        owner = Owner("local", f"{environment.user_name()}@{socket.gethostname()}", queue.name)
         declaration = WriteDeclaration.of(queue.jobqueue, queue.keys, owner)
         now_ms = time.time_ns() // 1_000_000
         await run(shell, declare(declaration, now_ms), timeout=ANSWER_SECONDS, now=time.monotonic)
@@ -53,7 +53,7 @@ class ReadWorkers(QueueOperation[dict[str, int]]):
         for name, entry in flat(replies[0]).items():
             try:
                 fields = json.loads(entry)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if (
                 isinstance(fields, dict)

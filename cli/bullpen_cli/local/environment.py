@@ -1,9 +1,19 @@
 """The environment of a local worker: what `worker.env` in YAML says, with an env file in place of Secrets."""
 
+import getpass
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from bullpen.errors import ConfigurationError
+
+
+def user_name() -> str:
+    """Give the name of who runs this; of one without a name, as in a container with an id of its own, the id."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def read_env_file(path: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from bullpen import durations, scaling
 from bullpen.api.v1alpha1 import JobQueue
@@ -9,6 +10,11 @@ from bullpen.queue.keys import QueueKeys
 from bullpen.scaling.policy import ScalingPolicy
 from bullpen_cli.local import environment
 from bullpen_cli.local.fleet import WorkerCommand
+
+_SET_HERE: Final = frozenset(
+    {"BULLPEN_PREFIX", "BULLPEN_PROBES", "BULLPEN_REDIS_URL", "BULLPEN_REDIS_URL_FILE", "SERVICE_BINDING_ROOT"}
+)
+"""What YAML and shell say of these is for elsewhere: here is one Redis, and one machine's ports for all workers."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,8 @@ def plan(jobqueue: JobQueue, *, prefix: str, inherited: Mapping[str, str], secre
     """Say how a JobQueue runs here.
 
     `inherited` is the environment of every worker, the address of Redis included; `secrets` stands in for what YAML takes
-    from Secrets. Raises `ConfigurationError` for one that is missing.
+    from Secrets. Raises `ConfigurationError` for one that is missing. Workers log no less than the account is made of
+    (`bullpen_cli.local.journal`).
     """
     spec = jobqueue.spec
     worker = spec.worker
@@ -48,7 +55,10 @@ def plan(jobqueue: JobQueue, *, prefix: str, inherited: Mapping[str, str], secre
     if worker is not None:
         variables = [each.to_dict() for each in worker.env]
         own = environment.resolve(variables, worker.env_from, secrets=secrets, where=f"JobQueue {jobqueue.name!r}")
+        asked = {**inherited, **own}
         handlers = [word for module in worker.handlers for word in ("--handlers", module)]
+        here = {name: value for name, value in inherited.items() if name == "BULLPEN_REDIS_URL"}
+        here["BULLPEN_PREFIX"] = prefix
         command = WorkerCommand(
             (
                 *handlers,
@@ -58,8 +68,10 @@ def plan(jobqueue: JobQueue, *, prefix: str, inherited: Mapping[str, str], secre
                 *("--processes", str(worker.processes)),
                 *("--grace", durations.format_ms(grace_ms)),
                 *("--log-format", "json"),
+                *("--log-level", "debug" if asked.get("BULLPEN_LOG_LEVEL") == "debug" else "info"),
+                *("--log-jobs", "all" if asked.get("BULLPEN_LOG_JOBS") == "all" else "sampled"),
             ),
-            {**inherited, **own, "BULLPEN_PREFIX": prefix},
+            {name: value for name, value in asked.items() if name not in _SET_HERE} | here,
         )
     return LocalQueue(
         jobqueue=jobqueue,

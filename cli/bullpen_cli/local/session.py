@@ -177,6 +177,7 @@ class Session:
             ended = sum(await asyncio.gather(*(fleet.close() for fleet in fleets)))
         finally:
             drawing.cancel()
+            await asyncio.gather(drawing, return_exceptions=True)
         if ended:
             self._view.say(f"{ended} workers did not end in time and were killed; their jobs run again.", style="red")
         self._draw()

@@ -129,6 +129,20 @@ def test_until_idle_ends_with_an_account(shop):
     assert json.loads((shop.folder / "r.json").read_text())["queues"]["emails"]["completed"] == 1
 
 
+def test_the_account_is_complete_however_little_a_worker_is_to_log(shop):
+    shop.write(
+        "queues.yaml",
+        QUEUE.replace(
+            "handlers: [shop]}",
+            "handlers: [shop], env: [{name: BULLPEN_LOG_LEVEL, value: error}, {name: BULLPEN_LOG_JOBS, value: failures},"
+            ' {name: BULLPEN_PROBES, value: ":1"}, {name: BULLPEN_REDIS_URL, value: "redis://127.0.0.1:1"}]}',
+        ),
+    )
+    done = shop.run("--until-idle", "--report", "r.json", "--", *ENQUEUE, "emails", "greet", '{"name": "Ada"}')
+    assert done.returncode == 0, done.stdout
+    assert json.loads((shop.folder / "r.json").read_text())["queues"]["emails"]["completed"] == 1
+
+
 def test_until_idle_exits_1_when_a_job_failed_for_good(shop):
     done = shop.run("--until-idle", "--report", "r.json", "--", *ENQUEUE, "emails", "fail")
     assert done.returncode == 1, done.stdout

@@ -1,5 +1,7 @@
 """A local worker's environment: YAML, with an env file in place of Secrets."""
 
+import os
+
 import pytest
 
 from bullpen.errors import ConfigurationError
@@ -54,3 +56,11 @@ def test_what_is_wrong_with_the_file_is_said_without_a_value(tmp_path):
     with pytest.raises(ConfigurationError, match="BROKEN without a value") as error:
         environment.read_env_file(file)
     assert "hunter2" not in str(error.value)
+
+
+def test_who_has_no_name_has_an_id(monkeypatch):
+    """As in a container that runs with an id of its own."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 1_234_567_891)
+    assert environment.user_name() == "uid-1234567891"

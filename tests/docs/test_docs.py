@@ -129,19 +129,34 @@ def test_examples_pass_a_strict_type_checker(tmp_path, tmp_path_factory):
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_within_the_project_lead_somewhere(page):
+def links(page):
+    """Give what a page links to within the project: the target as it stands there, the file, the heading."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target or target.startswith("mailto:"):
             continue
         path, _, fragment = target.partition("#")
-        file = (page.parent / path).resolve() if path else page
+        yield target, (page.parent / path).resolve() if path else page, fragment
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_within_the_project_lead_somewhere(page):
+    for target, file, fragment in links(page):
         assert file.exists(), f"{name(page)} links to {target}, which does not exist"
         if fragment and file.suffix == ".md":
             headings = re.findall(r"^#+ +(.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert fragment in anchors, f"{name(page)} links to {target}: no such heading"
+
+
+def test_every_page_is_reached_from_the_first():
+    reached, ahead = set(), [pages.ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page.suffix == ".md" and page not in reached:
+            reached.add(page)
+            ahead += [file for _, file, _ in links(page)]
+    assert [name(page) for page in PAGES if page not in reached] == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ own says is its author's words, and is passed on, cut to a line.)
 import functools
 import json
 import types
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
 
@@ -102,6 +102,7 @@ def type_name(declared: object) -> str:
 
 
 _CONTAINERS: Final = (dict, list, tuple)
+_END: Final = object()
 
 
 def encode_json(value: object) -> str:
@@ -215,26 +216,38 @@ def _can_be_read(value: object, levels: int) -> bool:
 
 
 def _why_no_json(value: object) -> str:
-    try:
-        return _walk(value, "", ()) or "it is no JSON"
-    except RecursionError:
-        return "it is nested too deeply"
+    """Look for it from the top, without recursion: who calls may be deep in a stack of its own."""
+    pending = [iter([("", value)])]
+    above: list[int] = []
+    while pending:
+        path, item = next(pending[-1], ("", _END))
+        if item is _END:
+            pending.pop()
+            if above:
+                above.pop()
+            continue
+        where = f"{_short(path, _MAX_PATH)}: " if path else ""
+        if not isinstance(item, _CONTAINERS):
+            if found := _why_no_scalar(item, where):
+                return found
+            continue
+        if id(item) in above:
+            return f"{where}it contains itself"
+        if len(above) >= MOST_LEVELS:
+            return f"it is nested deeper than {MOST_LEVELS} levels"
+        if bad := [key for key in item if not isinstance(key, str)][:1] if isinstance(item, dict) else ():
+            return f"{where}keys must be text, not {type_name(type(bad[0]))}"
+        above.append(id(item))
+        pending.append(_items(item, path))
+    return "it is no JSON"
 
 
-def _walk(value: object, path: str, above: tuple[int, ...]) -> str | None:
-    where = f"{_short(path, _MAX_PATH)}: " if path else ""
-    if isinstance(value, dict | list | tuple) and id(value) in above:
-        return f"{where}it contains itself"
-    if isinstance(value, dict | list | tuple) and len(above) >= MOST_LEVELS:
-        return f"it is nested deeper than {MOST_LEVELS} levels"
-    if isinstance(value, dict):
-        bad = next((key for key in value if not isinstance(key, str)), None)
-        if bad is not None:
-            return f"{where}keys must be text, not {type_name(type(bad))}"
-        return _first(_walk(item, f"{path}.{key}".strip("."), (*above, id(value))) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return _first(_walk(item, f"{path}[{index}]", (*above, id(value))) for index, item in enumerate(value))
-    return _why_no_scalar(value, where)
+def _items(
+    container: "dict[str, object] | list[object] | tuple[object, ...]", path: str
+) -> Iterator[tuple[str, object]]:
+    if isinstance(container, dict):
+        return ((f"{path}.{key}".strip("."), item) for key, item in container.items())
+    return ((f"{path}[{index}]", item) for index, item in enumerate(container))
 
 
 def _why_no_scalar(value: object, where: str) -> str | None:
@@ -247,10 +260,6 @@ def _why_no_scalar(value: object, where: str) -> str | None:
     if isinstance(value, str) and not _is_unicode(value):
         return f"{where}the text has half of a surrogate pair in it"
     return None
-
-
-def _first(problems: Iterable[str | None]) -> str | None:
-    return next((problem for problem in problems if problem), None)
 
 
 # -- by pydantic -------------------------------------------------------------

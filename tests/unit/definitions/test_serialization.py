@@ -6,6 +6,7 @@ import decimal
 import enum
 import json
 import math
+import sys
 import pathlib
 import uuid
 from collections.abc import Mapping
@@ -358,3 +359,14 @@ def test_any_text_is_read_or_refused_and_never_breaks(text: str) -> None:
         codec: serialization.Codec[Any] = serialization.codec(declared)
         with contextlib.suppress(Misfit):
             codec.decode(text)
+
+
+def test_why_it_is_no_json_is_told_also_to_one_who_is_deep_in_a_stack() -> None:
+    def called(levels: int) -> str:
+        if levels:
+            return called(levels - 1)
+        with pytest.raises(Misfit) as caught:
+            serialization.codec(JsonValue).encode(deep())
+        return str(caught.value)
+
+    assert "nested deeper than 200 levels" in called(sys.getrecursionlimit() - 600)

@@ -73,7 +73,8 @@ def test_a_dashboard_holds_together(name):
             assert panel["title"]
             assert panel["datasource"]["uid"] == "${datasource}"
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
-    assert {"datasource", "namespace"} <= variables
+    assert {"datasource", "cluster", "namespace"} <= variables
+    assert all("$cluster" in expression for _, expression in expressions(dashboard))
 
 
 @pytest.mark.parametrize(("name", "panel", "expression"), [(name, *one) for name in DASHBOARDS for one in expressions(DASHBOARDS[name])])  # fmt: skip
@@ -162,7 +163,8 @@ def scrapes(operator_port: int, worker: str) -> list[dict[str, object]]:
 
 def filled_in(expression: str) -> str:
     """Put values in place of the dashboard's variables."""
-    for name, value in (("$namespace", NAMESPACE), ("$jobqueue", "emails|wakes|backlog"), ("$__rate_interval", "10s")):
+    values = {"$cluster": ".*", "$namespace": NAMESPACE, "$jobqueue": "emails|wakes|backlog", "$__rate_interval": "10s"}
+    for name, value in values.items():
         expression = expression.replace(name, value)
     return expression
 

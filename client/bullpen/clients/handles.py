@@ -77,7 +77,10 @@ class JobHandle(Generic[R_co]):
         return await self._session.run(steps) in {"cancelled", "told"}
 
     async def promote(self) -> bool:
-        """Let the delayed job wait at once; False for one that is not delayed. Raises `JobGone`."""
+        """Let the delayed job wait at once; False for one that is not delayed. Raises `JobGone`.
+
+        When the answer is lost, Redis is asked once more, and says False of what it did at the first time.
+        """
         return await self._session.run(controlling.promote(self._keys, self.id))
 
     async def retry(self, *, reset_attempts: bool = True) -> None:
@@ -88,7 +91,10 @@ class JobHandle(Generic[R_co]):
         await self._session.run(controlling.retry(self._keys, self.id, reset_attempts=reset_attempts))
 
     async def remove(self) -> bool:
-        """Remove the job; False for one that runs, or is gone. Raises `JobScheduled` for the next run of a schedule."""
+        """Remove the job; False for one that runs, or is gone. Raises `JobScheduled` for the next run of a schedule.
+
+        When the answer is lost, Redis is asked once more, and says False of what it did at the first time.
+        """
         return await self._session.run(controlling.remove(self._keys, self.id))
 
     @property

@@ -128,7 +128,7 @@ class BlockingShell:
             raise ConnectFailed(msg) from error
         try:
             yield connection
-        except ConnectionLost:
+        except BaseException:  # of a signal's handler, too: an answer may be on its way that is not the next call's
             connection.disconnect()
             raise
         finally:

@@ -15,11 +15,11 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bullpen.clients import views
+from bullpen.clients import events, views
 from bullpen.clients.client import Client
 from bullpen.clients.middleware import EnqueueMiddleware
 from bullpen.clients.sync_client import SyncClient
-from bullpen.errors import ConfigurationError, JobCancelled, JobFailed
+from bullpen.errors import ConfigurationError, JobCancelled
 from bullpen.handling import outcomes
 from bullpen.handling.catalogue import Catalogue, Deps, open_lifespans
 from bullpen.handling.handlers import Handlers
@@ -226,12 +226,12 @@ class Workbench:
             return None
         if found is not None and found.state == "completed":
             return found.job.returnvalue or b"null"
-        if error is not None:
-            return error
         if found is not None:
-            reason = found.job.failed_reason or ""
-            return JobFailed(reason, error_type=found.job.error_type, attempts=found.job.attempts_made)
-        return self._results.get((queue, job_id))
+            reason, error_type = found.job.failed_reason or "", found.job.error_type
+            end = events.failure(reason, error_type=error_type, attempts=found.job.attempts_made)
+            # Cancelled from outside, perhaps after a retry, when the error is of the end before.
+            return end if error is None or isinstance(end, JobCancelled) else error
+        return error or self._results.get((queue, job_id))
 
     def obstacle(self, queue: str) -> str:
         """Say why nothing more happens in a queue."""

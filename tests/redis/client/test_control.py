@@ -6,6 +6,7 @@ import pytest
 
 from bullpen import JobCancelled, JobGone, JobNotEnded, JobScheduled, JobSpec, JobType, Keep, OptionInvalid, Retention
 from bullpen.queue.keys import QueueKeys
+from bullpen.queue.operations.jobs import CancelJob
 
 KEYS = QueueKeys("bull", "emails")
 
@@ -67,6 +68,13 @@ async def test_a_job_that_waits_is_cancelled_at_once(options, client, raw):
         assert raw.zcard(key) == 0
     assert raw.zrange(KEYS.failed, 0, -1) == [handle.id]
     assert not await handle.cancel("again")
+
+
+async def test_a_cancellation_that_is_sent_again_as_its_answer_was_lost_is_told_truly(client):
+    handle = await client.queue("emails").enqueue("x", {}, delay="1h")
+    cancel = CancelJob(KEYS, handle.id, "late", 1_790_000_000_000, {"count": -1})
+    assert [await client._session.perform(cancel) for _ in range(2)] == ["cancelled", "cancelled"]
+    assert not await handle.cancel("late")  # another call: there is nothing to cancel any more
 
 
 async def test_a_job_that_waits_in_a_paused_queue_is_cancelled(client, raw):

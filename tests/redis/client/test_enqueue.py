@@ -125,6 +125,12 @@ async def test_a_policy_that_is_new_is_written_into_the_job(client, raw, set_pol
     assert json.loads(raw.hget(f"{KEY}:{handle.id}", "opts"))["attempts"] == 9
 
 
+async def test_a_revision_without_a_policy_is_no_endless_search(client, raw):
+    raw.hset(f"{KEY}:bullpen:policy", "rev", "of what somebody has removed by hand")
+    await client.queue("emails").enqueue("welcome")
+    assert raw.llen(f"{KEY}:wait") == 1
+
+
 async def test_a_full_queue_refuses(client, raw, set_policy):
     set_policy(limits={"waiting": 3})
     queue = client.queue("emails")

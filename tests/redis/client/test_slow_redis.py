@@ -11,6 +11,7 @@ from bullpen import Client, EnqueueUncertain, JobCancelled, JobSpec, RedisUnavai
 from bullpen.clients import enqueueing, handles
 from bullpen.clients.sync_session import SyncSession
 from bullpen.queue.keys import QueueKeys
+from bullpen.redis import blocking
 from tests.support.slow import slow
 from tests.support.waiting import eventually_sync
 
@@ -141,3 +142,33 @@ def test_blocking_waits_look_at_the_job_though_others_stir_all_the_time(bullpen_
             over.set()
             for each in threads:
                 each.join()
+
+
+class Interrupted(BaseException):
+    """What a signal's handler raises, wherever the program is: gunicorn's on a timeout, for one."""
+
+
+def test_a_blocking_call_that_is_interrupted_leaves_no_answer_to_the_next(redis_server, monkeypatch):
+    left = blocking._left
+    calls = iter((1, 2))
+
+    def interrupted(deadline):
+        if next(calls) == 2:  # the command is sent, nothing is read yet
+            raise Interrupted
+        return left(deadline)
+
+    with SyncClient(redis_server.url) as client:
+        queue = client.queue("emails")
+        handle = queue.enqueue("x")
+        redis_server.freeze()
+        back = threading.Timer(0.5, redis_server.thaw)
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(blocking, "_left", interrupted)
+                with pytest.raises(Interrupted):
+                    handle.logs()
+            back.start()
+            assert queue.counts()["waiting"] == 1
+        finally:
+            redis_server.thaw()
+            back.join()

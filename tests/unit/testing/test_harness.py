@@ -50,6 +50,12 @@ async def leave() -> None:
     raise Cancel("no longer wanted")
 
 
+@jobs.handler("call off")
+async def call_off(ctx: Context[None], job_id: str) -> None:
+    if not await ctx.client.queue("q").job(job_id).cancel("called off"):
+        raise RuntimeError("there was nothing to cancel")
+
+
 @jobs.handler("lie")
 async def lie() -> int:
     return "text"  # type: ignore[return-value]
@@ -96,6 +102,23 @@ def declared(folder: Path, text: str = SCHEDULES) -> Path:
 
 
 # -- running and raising -------------------------------------------------------
+
+
+async def test_run_says_of_a_job_that_another_cancels_that_it_was_cancelled() -> None:
+    async with Harness(jobs, now=NOW) as harness:
+        await harness.client.enqueue(call_off.job("it"), delay="1m")
+        with pytest.raises(JobCancelled, match="called off"):
+            await harness.run(ok.job().with_options(job_id="it", delay="1h"))
+
+
+async def test_run_says_how_a_job_ended_last() -> None:
+    async with Harness(jobs, now=NOW) as harness:
+        handle = await harness.client.enqueue(refuse.job("a reason").with_options(job_id="it"))
+        await harness.run_until_idle(raise_errors=False)
+        await handle.retry()
+        await handle.cancel("called off")
+        with pytest.raises(JobCancelled, match="called off"):
+            await harness.run(refuse.job("another").with_options(job_id="it"))
 
 
 async def test_run_raises_the_handlers_own_error() -> None:

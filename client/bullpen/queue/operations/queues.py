@@ -42,9 +42,8 @@ class ReadPolicy(QueueOperation[QueuePolicy]):
     def read(self, replies: Sequence[Reply]) -> QueuePolicy:
         """Read the document."""
         doc, rev = items(replies[0])
-        if not isinstance(doc, bytes):
-            return BUILT_IN
-        return QueuePolicy.from_json(doc).with_revision(text(rev))
+        found = QueuePolicy.from_json(doc) if isinstance(doc, bytes) else BUILT_IN
+        return found.with_revision(text(rev))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
     ARGV  those of moveToFinished-14 (nine); then the entry for `cancelled`, the channel for nudges, how long `cancelled`
           is kept after the last write in ms, the queue's repeat key
     Returns
-      "cancelled"  it had not started, and has ended now
+      "cancelled"  it had not started, and has ended now; or had by this call already
       "told"       it runs; its worker is told
       "scheduled"  it is the next run of a job scheduler, whose later runs would die with it: left as it is
       "completed", "failed", "waiting-children"  nothing was done
@@ -25,7 +25,9 @@ if redis.call("LPOS", KEYS[2], id) then
   return "told"
 end
 if redis.call("ZSCORE", KEYS[11], id) then
-  return "failed"
+  -- By this very call, sent again because its answer was lost.
+  local ended = redis.call("HMGET", jobKey, "finishedOn", "failedReason")
+  return ended[1] == ARGV[2] and ended[2] == ARGV[4] and "cancelled" or "failed"
 end
 if redis.call("HEXISTS", jobKey, "finishedOn") == 1 then
   return "completed"

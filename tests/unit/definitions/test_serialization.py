@@ -6,8 +6,8 @@ import decimal
 import enum
 import json
 import math
-import sys
 import pathlib
+import sys
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta, timezone

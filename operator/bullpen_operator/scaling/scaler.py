@@ -26,7 +26,7 @@ from bullpen_operator.kube.kinds import Key, Object
 from bullpen_operator.scaling.carrying import Carrier, Outcome, Scales
 from bullpen_operator.scaling.charge import Around, Charge, Todo
 from bullpen_operator.scaling.decider import Memory
-from bullpen_operator.scaling.looking import Sight
+from bullpen_operator.scaling.looking import MEMORY_LIVES_MS, Sight
 from bullpen_operator.scaling.observer import Observer, Server
 from bullpen_operator.scaling.units import ScaleUnit, ScalingState, Target
 
@@ -37,6 +37,8 @@ Ref_contra = TypeVar("Ref_contra", contravariant=True)
 
 FIND_AGAIN_SECONDS: Final = 5.0
 REMEMBER_EVERY_MS: Final = 10_000
+REMEMBER_ANEW_MS: Final = MEMORY_LIVES_MS // 2
+"""What a quiet queue taught is kept again so often, or it would be forgotten over a weekend."""
 CONFLICT_RETRY_MS: Final = 500
 BROKEN_RETRY_MS: Final = 10_000
 LOST_EVERY_MS: Final = 10_000
@@ -373,8 +375,9 @@ class Scaler(Generic[Ref]):
     def _is_to_remember(self, care: _Care[Ref], now_ms: int) -> bool:
         if care.observer is None or care.charge.unseen or care.charge.decision is None:
             return False
-        is_time = not 0 <= now_ms - care.remembered_ms < REMEMBER_EVERY_MS
-        return is_time and care.remembered != care.charge.memory.gist
+        since_ms = now_ms - care.remembered_ms
+        is_time = not 0 <= since_ms < REMEMBER_EVERY_MS
+        return is_time and (care.remembered != care.charge.memory.gist or since_ms >= REMEMBER_ANEW_MS)
 
     async def _act(self, care: _Care[Ref], *, is_due: bool) -> None:
         """Do what is to be done for a charge, until nothing is left, or it failed."""

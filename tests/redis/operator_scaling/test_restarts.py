@@ -10,7 +10,7 @@ from bullpen.scaling import ScalingPolicy
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.errors import Unavailable
 from tests.support.recorded import deployment, key_of, unit
-from tests.support.scaling import KEYS, add, rounds, state, watched
+from tests.support.scaling import KEYS, add, read_again, rounds, state, watched
 from tests.support.waiting import eventually
 
 
@@ -69,6 +69,22 @@ async def test_what_was_learned_is_written_seldom(stage, plain):
     await rounds(stage, 5)
     assert await plain.get(KEYS.scaling) == first
     assert 0 < await plain.pttl(KEYS.scaling) <= 86_400_000
+
+
+async def test_what_a_quiet_queue_taught_is_kept_for_as_long_as_it_is_quiet(stage, plain):
+    stage.add("mail")
+    await watched(stage)
+    await eventually(lambda: plain.exists(KEYS.scaling), timeout=15)
+    await plain.pexpire(KEYS.scaling, 3_600_000)
+    await rounds(stage)
+    assert await plain.pttl(KEYS.scaling) <= 3_600_000
+    stage.scaler._cares[key_of("mail")].remembered_ms -= 12 * 3_600_000
+    read_again(stage)
+    await eventually(lambda: _lives(plain, 23 * 3_600_000), timeout=15)
+
+
+async def _lives(plain, ms):
+    return await plain.pttl(KEYS.scaling) > ms
 
 
 async def test_a_connection_that_cannot_be_found_is_said_and_tried_again(stage, plain):

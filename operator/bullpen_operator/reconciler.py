@@ -323,6 +323,8 @@ class Reconciler:
 
 
 def _problem_of(error: Exception) -> Problem:
+    if isinstance(error, Unavailable):
+        return Problem("ApiServerUnavailable", f"{error}. What runs goes on, and it is tried again.", stalled=False)
     if isinstance(error, BullpenError):
         reason = str(getattr(error, "reason", ""))
         word = reason if reason.isascii() and reason.isidentifier() else type(error).__name__

@@ -50,7 +50,7 @@ async def test_an_api_server_that_goes_on_failing_is_told(api_server, api, clust
         rule = faulty.inject(Answer(500, "unable to transform key"), **SECRETS, user=login.user)
         async with running(login, cluster):
             api.apply(jobqueue(cluster))
-            await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InternalError"), 20)
+            await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "ApiServerUnavailable"), 20)
             assert "unable to transform key" in message(api, cluster)
             faulty.remove(rule)
             await eventually(lambda: conditions(api, cluster).get("Ready") == READY, 30)

@@ -3,13 +3,14 @@
 import base64
 import contextlib
 import json
+from collections import Counter
 
 import pytest
 import redis
 
 from bullpen import Client
 from bullpen.redis.settings import RedisSettings
-from bullpen_operator.connections import acl
+from bullpen_operator.connections import acl, controller, health
 from tests.support import operators
 from tests.support.kubernetes import api as kubernetes
 from tests.support.mounting import mount
@@ -104,6 +105,35 @@ async def test_a_redis_that_cannot_be_reached_is_told_of(
         found = api.get(VERSION, "RedisConnection", namespace, "redis")["status"]
         assert says in found["conditions"][0]["message"]
         assert HIDDEN not in json.dumps(found)
+
+
+async def test_operators_of_two_classes_say_the_same_of_a_connection(
+    kinds, api_server, api, namespace, own, monkeypatch
+):
+    monkeypatch.setattr(controller, "LOOK_SECONDS", 0.1)
+    look, looks = health.look, Counter()
+
+    async def counted(redis):
+        looks[id(redis)] += 1
+        return await look(redis)
+
+    monkeypatch.setattr(health, "look", counted)
+    api.apply(redis_connection(namespace, own.url))
+    api.apply(jobqueue(namespace))
+    api.apply(jobqueue(namespace, "theirs", className="teams"))
+
+    async def three_looks_each():
+        before = looks.copy()
+        await eventually(lambda: len(looks) == 2 and all(looks[each] >= before[each] + 3 for each in looks), 30)
+
+    async with running(api_server.admin, namespace), running(api_server.admin, namespace, class_name="teams"):
+        await eventually(lambda: all(conditions(api, namespace, name) for name in ("emails", "theirs")), 20)
+        await three_looks_each()
+        await eventually(lambda: api.get(VERSION, "RedisConnection", namespace, "redis")["status"]["usedBy"] == 2, 15)
+        await three_looks_each()
+        said = api.get(VERSION, "RedisConnection", namespace, "redis")["metadata"]["resourceVersion"]
+        await three_looks_each()
+        assert api.get(VERSION, "RedisConnection", namespace, "redis")["metadata"]["resourceVersion"] == said
 
 
 async def test_a_password_in_an_endpoint_is_refused_by_the_api_server(kinds, api, namespace):

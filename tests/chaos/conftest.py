@@ -24,7 +24,7 @@ from tests.support.kubernetes.processes import free_ports
 from tests.support.waiting import eventually_sync
 
 ROOT = Path(__file__).parents[2]
-LOCK_S = 2.0
+LOCK_S = 5.0
 CHECK_S = 0.5
 KEYS = QueueKeys("bull", "chaos")
 
@@ -34,7 +34,7 @@ class Worker:
 
     def __init__(
         self, url, log, *, concurrency=100, grace="5s", processes=1, kill_grace=None, handlers="tests.chaos.jobs",
-        environ=(), arguments=(),
+        environ=(), arguments=(), before=(),
     ):  # fmt: skip
         (self.port,) = free_ports(1)
         self.log = log
@@ -42,7 +42,7 @@ class Worker:
         if kill_grace is not None:
             environ["BULLPEN_KILL_GRACE"] = kill_grace
         command = [
-            sys.executable, "-m", "bullpen_cli", "worker", "--handlers", handlers, "--queue", "chaos",
+            *before, sys.executable, "-m", "bullpen_cli", "worker", "--handlers", handlers, "--queue", "chaos",
             "--redis", url, "--processes", str(processes), "--grace", grace,
             *([] if concurrency is None else ["--concurrency", str(concurrency)]),
             "--probes", f"127.0.0.1:{self.port}", "--log-format", "json", *arguments,
@@ -98,7 +98,7 @@ class Lab:
 
     def policy(self, **spec):
         spec = {
-            "recovery": {"lockDuration": "2s", "checkInterval": "500ms", "maxCrashes": 3},
+            "recovery": {"lockDuration": f"{LOCK_S:g}s", "checkInterval": "500ms", "maxCrashes": 3},
             "retention": {"completed": {"age": "24h", "count": 100_000}},
         } | spec
         doc = json.dumps(spec)

@@ -1,4 +1,4 @@
-"""A process that must not outlive the one that started it."""
+"""Who comes after whom: a process that must not outlive its parent, and one that inherits the children of others."""
 
 import ctypes
 import os
@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_GET_CHILD_SUBREAPER: Final = 37
 
 
 def die_with_parent(parent: int) -> None:
@@ -21,3 +22,14 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def inherits() -> bool:
+    """Whether processes become this one's children when their parents die: the first of a container, or a subreaper (prctl(2))."""
+    if os.getpid() == 1:
+        return True
+    if sys.platform != "linux":
+        return False
+    answer = ctypes.c_int(0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    return answer.value != 0

@@ -32,7 +32,7 @@ from bullpen_worker.reports import logs
 from bullpen_worker.reports.exposition import WorkerMetrics
 from bullpen_worker.reports.metrics import Snapshot
 from bullpen_worker.reports.probes import Answers, ProbeServer, Verdict
-from bullpen_worker.supervision import children, control, faults, starts, vitality
+from bullpen_worker.supervision import children, control, faults, orphaned, starts, vitality
 from bullpen_worker.supervision.children import Child, End
 from bullpen_worker.supervision.config import DEFAULT_CONCURRENCY, WorkerConfig, per_worker, plain
 from bullpen_worker.supervision.control import Begin, Report, Ticket
@@ -86,7 +86,7 @@ class Supervisor:
         self._told: dict[str, float] = {}
         self._policy: control.Policy | None = None
         self._names: tuple[str, ...] = ()
-        self._serial = 0
+        self._serial = self._spawning = 0
         self._solos = 0
         self._exit_code = 0
         self._starts = Starts()
@@ -214,6 +214,8 @@ class Supervisor:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill_all(End.DEADLINE)
             self._measure(now_ms)
+            if not self._spawning:  # the pid of one that is being started is not known yet
+                orphaned.reap({child.process.pid for child in self._children})
             await asyncio.sleep(_WATCH_S)
 
     @property
@@ -285,11 +287,14 @@ class Supervisor:
             recycle_bytes=config.recycling.memory_bytes,
         )
         rows = 1 if solo else max(_ROWS, 2 * slots)
+        self._spawning += 1
         try:
             child = await Child.spawn(self._command, begin, rows=rows, slots=slots, origin=origin)
         except OSError:
             self._room.again(begin.overdue)
             raise
+        finally:
+            self._spawning -= 1
         self._children.append(child)
         self._custody.watch(child.table)
         if (left := self._limited_until - time.monotonic()) > 0:

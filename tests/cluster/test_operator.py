@@ -9,6 +9,7 @@ from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.kube.kinds import JOBQUEUE
 from bullpen_operator.scaling.crew import PROTOCOL
+from tests.support.kubernetes.api import STRATEGIC
 from tests.support.kubernetes.audit import Audit
 from tests.support.operators import (
     READY,
@@ -109,8 +110,7 @@ async def test_what_others_change_of_ours_is_put_right_and_what_they_add_stays(a
                 }
             }
         }
-        strategic = "application/strategic-merge-patch+json"
-        api.patch("apps/v1", "Deployment", cluster, "emails-worker", change, content_type=strategic)
+        api.patch("apps/v1", "Deployment", cluster, "emails-worker", change, content_type=STRATEGIC)
         await eventually(lambda: worker(api, cluster)["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1")
         assert env_of(worker(api, cluster))["ADDED"] == "x"
         api.delete("apps/v1", "Deployment", cluster, "emails-worker")

@@ -16,6 +16,7 @@ from redis import Redis
 
 from bullpen.queue.keys import QueueKeys
 from tests.support import operators
+from tests.support.kubernetes.api import STRATEGIC
 from tests.support.kubernetes.audit import Audit
 from tests.support.operators import VERSION, conditions, jobqueue, redis_connection, running
 from tests.support.waiting import eventually
@@ -82,7 +83,7 @@ def say(api, namespace, name, *, ready):
         ],
     }  # fmt: skip
     api.request("PATCH", api.path("v1", "Pod", namespace, name, subresource="status"), {"status": status},
-                content_type="application/strategic-merge-patch+json")  # fmt: skip
+                content_type=STRATEGIC)  # fmt: skip
 
 
 def beat(redis, pod, *, busy, state="working"):

@@ -34,8 +34,6 @@ BEFORE_LOGIN = {"auth", "hello", "quit", "reset"}
 
 BY_THE_SERVER = {"debug", "asking", "replconf", "psync", "sync", "pfdebug", "pfselftest"}
 
-NAMES_NO_KEY = {each.partition("|")[0] for each in (*acl.CONNECTION, *acl.SINCE_7_2)}
-
 REACH = {
     "mget": ("mget", "{own}", "{key}"),
     "xread": ("xread", "streams", "{own}", "{key}", "0", "0"),

@@ -76,11 +76,8 @@ class Setup:
     """`bullpen_worker.reports.logs.LogSettings` as JSON; None leaves logging alone."""
 
     def to_data(self) -> dict[str, object]:
-        """Give plain values. They hold the password of Redis."""
-        redis = None
-        if self.redis is not None:
-            redis = self.redis.model_dump(mode="json")
-            redis["password"] = None if self.redis.password is None else self.redis.password.get_secret_value()
+        """Give plain values. They hold the secrets of Redis."""
+        redis = None if self.redis is None else exposed(self.redis)
         return {"handlers": self.handlers, "path": self.path, "redis": redis, "logs": self.logs}
 
     @classmethod
@@ -92,6 +89,16 @@ class Setup:
             redis=None if data["redis"] is None else RedisSettings.model_validate(data["redis"]),
             logs=data["logs"],
         )
+
+
+def exposed(settings: RedisSettings) -> dict[str, Any]:
+    """Give the settings as plain values with their secrets, which `model_dump` blots out: for a process of the worker's own."""
+    found = settings.model_dump(mode="json")
+    if settings.password is not None:
+        found["password"] = settings.password.get_secret_value()
+    if settings.tls is not None and settings.tls.certificate_pem is not None:
+        found["tls"]["certificate_pem"] = settings.tls.certificate_pem.get_secret_value()
+    return found
 
 
 def pack(message: Mapping[str, object] | Message) -> bytes:

@@ -8,6 +8,7 @@ from typing import Final
 from bullpen import durations
 from bullpen.errors import ConfigurationError
 from bullpen.redis.settings import RedisSettings
+from bullpen_worker.executors import frames
 from bullpen_worker.executors.recycling import Recycling
 from bullpen_worker.reports.logs import LogSettings
 from bullpen_worker.reports.probes import Address
@@ -77,7 +78,5 @@ def per_worker(doc: str) -> int:
 
 
 def plain(settings: RedisSettings) -> str:
-    """Write the settings for a child, the password too: only for the socket between supervisor and child."""
-    found = settings.model_dump(mode="json")
-    found["password"] = None if settings.password is None else settings.password.get_secret_value()
-    return json.dumps(found)
+    """Write the settings for a child, the secrets too: only for the socket between supervisor and child."""
+    return json.dumps(frames.exposed(settings))

@@ -1,11 +1,13 @@
 """`bullpen enqueue`: adds one job, from a shell or a script, and waits for its result if asked."""
 
+import contextlib
 import json
 import sys
-import time
+import threading
+from collections.abc import Generator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from pydantic import JsonValue
@@ -22,7 +24,7 @@ from bullpen.payloads import JsonObject
 from bullpen_cli import arguments
 from bullpen_cli.output import Output, write_data, write_error
 
-LOOK_EVERY = timedelta(seconds=1)
+LOOK_EVERY_SECONDS: Final = 1.0
 """How often the state is shown anew while somebody watches."""
 
 
@@ -211,22 +213,33 @@ def _result(handle: SyncJobHandle[JsonValue], name: str, patience: timedelta) ->
     console = Console(stderr=True)
     if not console.is_terminal:
         return handle.result(timeout=patience)
-    deadline = time.monotonic() + patience.total_seconds()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(f"{name}: waiting", total=None)
-        while True:
-            left = timedelta(seconds=max(0.001, deadline - time.monotonic()))
-            try:
-                return handle.result(timeout=min(left, LOOK_EVERY))
-            except ResultTimeout:
-                if left <= LOOK_EVERY:
-                    raise
-            info = handle.info()
-            done = info.progress if isinstance(info.progress, int | float) else None
-            progress.update(bar, description=f"{name}: {info.state}", total=100 if done is not None else None)
-            if done is not None:
-                progress.update(bar, completed=min(100.0, float(done)))
+    with Progress(*columns, console=console, transient=True) as progress, _showing(handle, name, progress):
+        return handle.result(timeout=patience)
+
+
+@contextlib.contextmanager
+def _showing(handle: SyncJobHandle[JsonValue], name: str, progress: Progress) -> Generator[None]:
+    """Show in a thread how far the job is, beside the one wait for its end: that one outlives a Redis that is away."""
+    bar = progress.add_task(f"{name}: waiting", total=None)
+    over = threading.Event()
+
+    def show() -> None:
+        while not over.wait(LOOK_EVERY_SECONDS):
+            with contextlib.suppress(BullpenError):  # away, or gone: what waits says so
+                info = handle.info()
+                done = info.progress if isinstance(info.progress, int | float) else None
+                progress.update(bar, description=f"{name}: {info.state}", total=100 if done is not None else None)
+                if done is not None:
+                    progress.update(bar, completed=float(min(100, max(0, done))))
+
+    thread = threading.Thread(target=show, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _write(queue: str, name: str, job_id: str, output: Output) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 import redis
 import yaml
 
+from bullpen import embedded
 from bullpen.clients.sync_client import SyncClient
 from bullpen.queue.keys import QueueKeys
 from support.waiting import eventually_sync
@@ -210,6 +212,28 @@ def test_on_a_terminal_it_shows_how_far_the_job_is(shell: Shell, tmp_path: Path)
             client.queue("heavy").job(job_id).cancel("seen enough")
         assert process.wait(60) == 1
         eventually_sync(lambda: sees("was cancelled: seen enough"), 5)
+
+
+def test_on_a_terminal_it_waits_for_a_redis_that_is_away_as_elsewhere(redis_server: embedded.Server) -> None:
+    shell = Shell(redis_server.url)
+    with on_a_terminal(shell, "square", "--delay", "1h", "--wait", "5m") as (process, terminal):
+        assert process.stdout is not None
+        job_id = process.stdout.readline().decode().strip()
+        shown: list[str] = []
+
+        def sees(words: str) -> bool:
+            shown.append(read_all(terminal))
+            return words in "".join(shown)
+
+        eventually_sync(lambda: sees("square: delayed"))
+        redis_server.kill()
+        until = time.monotonic() + 3  # which it looks at several times
+        eventually_sync(lambda: sees("never shown") or time.monotonic() > until)
+        redis_server.restart()
+        with SyncClient(redis_server.url) as client:
+            client.queue("heavy").job(job_id).cancel("seen enough")
+        eventually_sync(lambda: sees("was cancelled: seen enough"))
+        assert process.wait() == 1
 
 
 def test_ctrl_c_while_it_waits_ends_it_without_a_traceback(shell: Shell) -> None:

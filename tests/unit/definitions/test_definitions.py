@@ -1,6 +1,5 @@
 """Contracts, work, options, versions, executors: what a definition says, and what is refused."""
 
-import dataclasses
 import functools
 import sys
 import types
@@ -9,8 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, JsonValue, TypeAdapter
-from typing_extensions import TypedDict
+from pydantic import JsonValue, TypeAdapter
 
 from bullpen import (
     Backoff,
@@ -19,52 +17,13 @@ from bullpen import (
     JobSpec,
     JobType,
     OptionInvalid,
-    Payload,
     PayloadInvalid,
     ResultInvalid,
     Retention,
     SyncContext,
     UnknownJob,
 )
-from bullpen.handling.registrations import Handler, Registration
-
-
-class Welcome(Payload):
-    user_id: int
-    locale: str = "en"
-
-
-class Receipt(Payload):
-    message_id: str
-
-
-@dataclasses.dataclass
-class Point:
-    x: int
-    y: int = 0
-
-
-class Size(TypedDict):
-    width: int
-
-
-class Page(BaseModel):
-    text: str = ""
-
-
-class Letter(BaseModel):
-    to: str
-
-
-def define(function: Callable[..., Any], name: str = "job", **options: Any) -> Handler[..., Any, ..., Any]:
-    handlers: Any = Handlers("emails")
-    handler: Handler[..., Any, ..., Any] = handlers.handler(name, **options)(function)
-    return handler
-
-
-def call(registration: Registration, data: str | bytes, version: int = 1) -> Any:
-    args, kwargs = registration.decode(data, version)
-    return registration.function(*((None,) if registration.takes_context else ()), *args, **kwargs)
+from tests.support.definitions import Page, Point, Receipt, Welcome, call, define
 
 
 def nothing() -> Any:

@@ -1,6 +1,5 @@
 """What a function's parameters make of a payload, its return annotation of a result, and what is refused."""
 
-import dataclasses
 import types
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,52 +13,21 @@ from bullpen import (
     BaseContext,
     ConfigurationError,
     Context,
-    Handlers,
     JsonObject,
     Payload,
     PayloadInvalid,
     ResultInvalid,
     SyncContext,
 )
-from bullpen.handling.registrations import Handler, Registration
-
-
-class Welcome(Payload):
-    user_id: int
-    locale: str = "en"
-
-
-class Receipt(Payload):
-    message_id: str
-
-
-@dataclasses.dataclass
-class Point:
-    x: int
-    y: int = 0
+from tests.support.definitions import Page, Point, Receipt, Welcome, call, define
 
 
 class Size(TypedDict):
     width: int
 
 
-class Page(BaseModel):
-    text: str = ""
-
-
 class Letter(BaseModel):
     to: str
-
-
-def define(function: Callable[..., Any], name: str = "job", **options: Any) -> Handler[..., Any, ..., Any]:
-    handlers: Any = Handlers("emails")
-    handler: Handler[..., Any, ..., Any] = handlers.handler(name, **options)(function)
-    return handler
-
-
-def call(registration: Registration, data: str | bytes, version: int = 1) -> Any:
-    args, kwargs = registration.decode(data, version)
-    return registration.function(*((None,) if registration.takes_context else ()), *args, **kwargs)
 
 
 # -- parameters and payload --------------------------------------------------

@@ -60,6 +60,15 @@ class Endings:
         text = f"{policy} was given up: there is no way to Redis any more ({why})"
         return await self._end(obj, Outcome(done=True, text=text, gave_up=True))
 
+    async def without_spec(self, obj: Object, why: str) -> Result:
+        """End a deletion whose spec does not say what is to become of which queue. Raises `KubeError`."""
+        if not deletion.has_finalizer(obj) or not self._leads():
+            return Result("ok")
+        text = (
+            f"The deletion was given up, the queue stays in Redis: the spec cannot be followed, nor was it ever ({why})"
+        )
+        return await self._end(obj, Outcome(done=True, text=text, gave_up=True))
+
     async def release(self, key: Key, place: Place, *, cluster_id: str) -> None:
         """Let go of the queue of a JobQueue that is gone, so that another may declare it."""
         redis = await self._parts.redises.of(place.found.ref)

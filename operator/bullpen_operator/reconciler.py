@@ -90,7 +90,7 @@ class Reconciler:
         if read.jobqueue is not None:
             return await self._follow(key, obj, read.jobqueue, facts, thorough=thorough)
         if obj["metadata"].get("deletionTimestamp"):
-            await self._endings.set_finalizers(obj, "Retain")
+            return await self._endings.without_spec(obj, "" if read.problem is None else read.problem.message)
         self._parts.reporter.put(key, facts, None)
         return Result("refused")
 

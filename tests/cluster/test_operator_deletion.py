@@ -97,6 +97,16 @@ async def test_deletion_gives_up_where_there_is_no_connection_any_more(api_serve
         await eventually(lambda: "DeletionGaveUp" in events(api, cluster))
 
 
+async def test_deletion_gives_up_where_the_spec_was_never_one_to_be_followed(api_server, api, cluster):
+    made = jobqueue(cluster, deletion={"policy": "Delete"}, schedules=[{"name": "a", "cron": "0 25 * * *", "job": "a"}])
+    async with running(api_server.admin, cluster):
+        api.create({**made, "metadata": {**made["metadata"], "finalizers": ["bullpen.dev/queue"]}})
+        await eventually(lambda: conditions(api, cluster).get("Ready") == ("False", "InvalidSpec"), 15)
+        api.delete(VERSION, "JobQueue", cluster, "emails")
+        await eventually(lambda: found(api, cluster) is None, 15)
+        await eventually(lambda: "DeletionGaveUp" in events(api, cluster), 15)
+
+
 async def test_a_dying_namespace_is_not_held_up(control_plane, server, redis):
     api = control_plane.api()
     api.install(operators.CRDS.read_text())

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
 
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.errors import (
@@ -48,6 +49,8 @@ _JSON_PATCH: Final = "application/json-patch+json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _NOT_ITS_TYPE: Final = "failed to create typed patch object"
 """How the API server says, as 500, that what is applied has a field that there is not, or one of another type."""
+_NOT_REACHED: Final = (aiohttp.ClientError, TimeoutError, OSError, ConfigException)
+"""What keeps a request from being made or answered; the last: the file of the token is empty at this moment."""
 _ERRORS: Final[dict[int, type[KubeError]]] = {
     400: Invalid,
     403: Forbidden,
@@ -250,7 +253,7 @@ class Kube:
             except _ReplyTooLarge as error:
                 msg = f"{what}: {error}"
                 raise TooLarge(msg) from None
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except _NOT_REACHED as error:
                 failure = Unavailable(f"{what}: {_brief(error)}")
             else:
                 if status < 300:

@@ -55,7 +55,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while self.script("ready.sh").returncode:
             assert time.monotonic() < until
             assert self.process.poll() is None
@@ -63,7 +63,7 @@ class Server:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def script(self, name):
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -83,7 +83,7 @@ def server(tmp_path, files, redis_binary):
     yield made
     if made.process is not None and made.process.poll() is None:
         made.process.kill()
-        made.process.wait(10)
+        made.process.wait(60)
 
 
 def test_it_keeps_jobs_and_evicts_nothing(server):

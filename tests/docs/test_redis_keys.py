@@ -60,7 +60,7 @@ async def test_every_key_of_a_busy_queue_stands_on_the_page(bullpen_redis):
         await client.enqueue(welcome.job("much later"), delay="1h")
         for job in jobs:
             try:
-                await job.result(timeout="20s")
+                await job.result(timeout="60s")
             except JobFailed:
                 assert job is jobs[3]
         seen = look(bullpen_redis)

@@ -11,7 +11,7 @@ from bullpen.redis.wire import pack_command
 from bullpen_worker.keeping.keeper import Terms
 from bullpen_worker.keeping.recovery import worker_name
 
-TERMS = Terms(lock_ms=600, check_ms=200, max_crashes=3)
+TERMS = Terms(lock_ms=5_000, check_ms=200, max_crashes=3)
 PASSING = (ConnectFailed, ConnectionLost, ReplyError)
 
 

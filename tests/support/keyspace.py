@@ -39,6 +39,6 @@ def neutral(value: object, queue: str) -> object:
         return [neutral(each, queue) for each in value]
     if isinstance(value, dict):
         return {neutral(key, queue): neutral(each, queue) for key, each in value.items()}
-    if isinstance(value, int) and MINUTE - 2_000 < value < MINUTE:
-        return MINUTE  # of a limit's time, some ms have passed
+    if isinstance(value, int) and MINUTE - 45_000 < value < MINUTE:
+        return MINUTE  # of a limit's time, some has passed
     return ReplyError if isinstance(value, ReplyError) else value

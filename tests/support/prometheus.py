@@ -64,7 +64,7 @@ class Prometheus:
 
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         try:
-            with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:
+            with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=30) as answer:
                 found: dict[str, Any] = json.load(answer)["data"]
                 return found
         except urllib.error.HTTPError as error:
@@ -95,7 +95,7 @@ def serving(
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not _ready(url):
             assert process.poll() is None, f"prometheus ended:\n{log.read_text()}"
             assert time.monotonic() < until, f"prometheus is not ready:\n{log.read_text()}"
@@ -103,7 +103,7 @@ def serving(
         yield Prometheus(url)
     finally:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def _ready(url: str) -> bool:

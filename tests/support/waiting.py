@@ -3,9 +3,10 @@
 import asyncio
 import inspect
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
@@ -65,6 +66,40 @@ async def never(condition: Callable[[], object], seconds: float, *, every: float
     while time.monotonic() < until:
         assert not condition()
         await asyncio.sleep(every)
+
+
+class Stopwatch:
+    """How long something took, without the time that the machine gave to others, or stood still for.
+
+    For what has a timeout of its own, in this process, that is the promise. A thread looks at the clock all the while: how much
+    later it gets to it than it asked for is what the rest of this process was kept waiting, too.
+    """
+
+    seconds = 0.0
+    """When it is over."""
+
+    _EVERY_S = 0.01
+
+    def __enter__(self) -> Self:
+        self._over = threading.Event()
+        self._lost = 0.0
+        self._thread = threading.Thread(target=self._look, name="stopwatch", daemon=True)
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        took = time.monotonic() - self._began
+        self._over.set()
+        self._thread.join()
+        self.seconds = took - self._lost
+
+    def _look(self) -> None:
+        last = time.monotonic()
+        while not self._over.wait(self._EVERY_S):
+            now = time.monotonic()
+            self._lost += max(0.0, now - last - 2 * self._EVERY_S)
+            last = now
 
 
 class _Deadline:

@@ -47,9 +47,9 @@ def _served(box: Mailbox) -> Generator[None]:
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     try:
-        assert ready.wait(10), "the mail server does not start"
+        assert ready.wait(60), "the mail server does not start"
         yield
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()

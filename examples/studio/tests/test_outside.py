@@ -25,17 +25,18 @@ def test_it_takes_mails_and_payments_and_ends_with_an_account(tmp_path: Path) ->
         try:
             mail = EmailMessage()
             mail["From"], mail["To"] = "studio@example.com", "ada@example.com"
-            with smtplib.SMTP(where[1], int(where[2]), timeout=10) as smtp:
+            with smtplib.SMTP(where[1], int(where[2]), timeout=60) as smtp:
                 smtp.send_message(mail)
             declined = httpx.post(
                 f"{where[3]}/charges",
                 headers={"Idempotency-Key": "one"},
                 json={"card": "4000000000000002", "amount": "1"},
+                timeout=60,
             )
         finally:
             process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
     assert declined.status_code == httpx.codes.PAYMENT_REQUIRED
     assert rest == "1 mails, 0 charges, 1 declined\n"
     assert [path.name for path in (tmp_path / "mails").iterdir()] == ["0001.eml"]

@@ -12,7 +12,7 @@ from bullpen import Client, EnqueueUncertain, JobCancelled, JobSpec, RedisUnavai
 from bullpen.clients import handles
 from bullpen.clients.sync_session import SyncSession
 from support.proxy import proxy
-from support.waiting import eventually
+from support.waiting import Stopwatch, eventually
 
 
 @pytest.fixture
@@ -48,16 +48,14 @@ async def test_a_frozen_redis_fails_an_enqueue_within_its_timeout(redis_server, 
             await queue.enqueue("x")
         redis_server.freeze()
         try:
-            began = time.monotonic()
-            with pytest.raises(RedisUnavailable) as caught:
+            with Stopwatch() as watch, pytest.raises(RedisUnavailable) as caught:
                 await queue.enqueue("x", {}, job_id="mine")
-            took = time.monotonic() - began
             with pytest.raises(RedisUnavailable):
                 await queue.enqueue("y", {}, job_id="other")
         finally:
             redis_server.thaw()
         assert isinstance(caught.value, EnqueueUncertain) is used
-        assert took < 1.9  # the time for one answer, not for two
+        assert watch.seconds < 1.9  # the time for one answer, not for two
         await queue.enqueue("z")  # and it is well again
 
 
@@ -69,14 +67,12 @@ def test_a_frozen_redis_fails_a_blocking_enqueue_within_its_timeout(redis_server
             queue.enqueue("x")
         redis_server.freeze()
         try:
-            began = time.monotonic()
-            with pytest.raises(RedisUnavailable) as caught:
+            with Stopwatch() as watch, pytest.raises(RedisUnavailable) as caught:
                 queue.enqueue("x", {}, job_id="mine")
-            took = time.monotonic() - began
         finally:
             redis_server.thaw()
         assert isinstance(caught.value, EnqueueUncertain) is used
-        assert took < 1.9
+        assert watch.seconds < 1.9
         queue.enqueue("z")
 
 
@@ -322,16 +318,14 @@ class Hesitant(threading.Thread):
 
 
 def test_a_reconnect_has_only_what_is_left_of_the_time(redis_server):
-    server = Hesitant(redis_server.url.removeprefix("unix://"), late=1.6)
-    with contextlib.closing(server), SyncClient(server.url, timeout="2s") as client:
+    server = Hesitant(redis_server.url.removeprefix("unix://"), late=4)
+    with contextlib.closing(server), SyncClient(server.url, timeout="8s") as client:
         client.queue("emails").counts()
         server.hesitates.set()
-        began = time.monotonic()
-        with pytest.raises(RedisUnavailable, match="cannot be reached: nothing within 0"):
+        with Stopwatch() as watch, pytest.raises(RedisUnavailable, match=r"cannot be reached: nothing within [0-4]\b"):
             client.queue("emails").counts()
-        took = time.monotonic() - began
     assert server.silent_to == 1
-    assert 1.5 < took < 2.9  # not 1.6 and another 2
+    assert watch.seconds < 11  # not 4 and another 8
 
 
 def test_a_connection_that_ends_is_told_in_our_words(gate):

@@ -48,13 +48,13 @@ async def duplicates_by_a_simple_key(open: Open, folder: Path) -> Any:
 
 async def throttled(open: Open, folder: Path) -> Any:
     book = Book()
-    key = Deduplication.throttle("k", "500ms")
+    key = Deduplication.throttle("k", "2s")
     async with open(book.handlers) as side:
         there = side.client.queue(QUEUE)
         await there.pause()
         first = await side.client.enqueue(book.note.job(1), deduplication=key)
         second = await side.client.enqueue(book.note.job(2), deduplication=key)
-        await side.pass_time(550)
+        await side.pass_time(2_100)
         third = await side.client.enqueue(book.note.job(3), deduplication=key)
         await there.resume()
         await side.work()
@@ -65,7 +65,7 @@ async def throttled(open: Open, folder: Path) -> Any:
 
 async def debounced(open: Open, folder: Path) -> Any:
     book = Book()
-    key = Deduplication.debounce("k", "300ms")
+    key = Deduplication.debounce("k", "2s")
     async with open(book.handlers) as side:
         handles = [await side.client.enqueue(book.note.job(number), deduplication=key) for number in range(3)]
         counts = dict(await side.client.queue(QUEUE).counts())

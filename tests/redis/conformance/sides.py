@@ -57,7 +57,7 @@ class RedisSide:
 
     async def work(self, until: Condition | None = None) -> None:
         async with self._worker():
-            await eventually(until or self._is_done, timeout=20)
+            await eventually(until or self._is_done)
 
     async def pass_time(self, ms: int) -> None:
         await asyncio.sleep(ms / 1_000)
@@ -66,7 +66,7 @@ class RedisSide:
     async def working(self) -> AsyncIterator[None]:
         async with self._worker():
             yield
-            await eventually(self._is_done, timeout=20)
+            await eventually(self._is_done)
 
     @contextlib.asynccontextmanager
     async def _worker(self) -> AsyncIterator[None]:

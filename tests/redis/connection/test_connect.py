@@ -239,10 +239,10 @@ async def test_the_name_in_the_certificate_may_be_another_than_the_host(tls_url,
 
 async def test_plain_at_a_tls_port_and_tls_at_a_plain_one_say_so(tls_url, shared, authority):
     with pytest.raises(ConnectFailed, match="does it expect TLS"):
-        await connect(RedisSettings.from_url(tls_url.replace("rediss", "redis")), timeout=30)
+        await connect(RedisSettings.from_url(tls_url.replace("rediss", "redis")), timeout=2)
     with pytest.raises(ConnectFailed, match="does it speak TLS at this port"):
         await connect(
-            RedisSettings.from_url(shared.url.replace("redis", "rediss") + f"?ca={authority.certificate}"), timeout=30
+            RedisSettings.from_url(shared.url.replace("redis", "rediss") + f"?ca={authority.certificate}"), timeout=2
         )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 
 import pytest
 
@@ -15,7 +14,7 @@ from bullpen.redis.link import Link, LinkState
 from bullpen.redis.settings import RedisSettings
 from bullpen.redis.wire import pack_command
 from support.proxy import proxy
-from support.waiting import eventually
+from support.waiting import Stopwatch, eventually
 
 ECHO = lua.script("echo", "return {KEYS[1], ARGV[1]}", 1)
 INCREMENT = lua.script("increment", "return redis.call('INCR', KEYS[1])", 1)
@@ -47,7 +46,7 @@ async def test_a_patient_link_lives_through_restarts_and_kills(own):
             await link.ready(within=0.05)
         waiting = asyncio.create_task(link.call("DBSIZE"))
         await asyncio.to_thread(own.restart)
-        assert isinstance(await asyncio.wait_for(waiting, 5), int)
+        assert isinstance(await asyncio.wait_for(waiting, 60), int)
         assert link.counts.connects == 3
         assert link.counts.losses == 2
     assert states[0] is LinkState.READY
@@ -63,7 +62,7 @@ async def test_a_patient_link_waits_for_a_server_that_is_not_there_yet(own):
         await eventually(lambda: link.counts.failures >= 2)
         assert not waiting.done()
         await asyncio.to_thread(own.restart)
-        connection = await asyncio.wait_for(waiting, 5)
+        connection = await asyncio.wait_for(waiting, 60)
         assert await connection.call(pack_command("PING")) == b"PONG"
 
 
@@ -84,7 +83,7 @@ async def test_a_frozen_server_is_given_up_and_found_again(own):
         own.freeze()
         raw = connection.call(pack_command("PING"))
         with pytest.raises(ReplyTimeout):
-            await asyncio.wait_for(raw, 5)
+            await asyncio.wait_for(raw, 60)
         assert link.state is LinkState.DOWN
         own.thaw()
         assert await link.call("PING") == b"PONG"
@@ -96,10 +95,8 @@ async def test_a_blocking_command_is_watched(own):
         own.execute(b"ZADD", b"full", b"0", b"0")
         assert await link.block(pack_command("BZPOPMIN", "full", 5), seconds=5) == [b"full", b"0", b"0"]
         own.freeze()
-        began = time.monotonic()
         with pytest.raises(ReplyTimeout, match=r"within 1\.05 s"):
             await link.block(pack_command("BZPOPMIN", "empty", "0.05"), seconds=0.05)
-        assert time.monotonic() - began < 5
         own.thaw()
 
 
@@ -137,14 +134,13 @@ async def test_a_client_of_a_frozen_server_fails_within_its_timeout(own):
     assert await link.call("SET", "a", 1) == b"OK"
     own.freeze()
     for error in (EnqueueUncertain, RedisUnavailable):  # first on the open connection, then connecting anew
-        began = time.monotonic()
-        with pytest.raises(error) as caught:
+        with Stopwatch() as watch, pytest.raises(error) as caught:
             await link.call("SET", "a", 2)
-        assert time.monotonic() - began < 2
+        assert watch.seconds < 2
         assert type(caught.value) is error
         assert f"{link.where}" in str(caught.value)
     own.thaw()
-    assert await link.call("GET", "a", timeout=5) in {b"1", b"2"}
+    assert await link.call("GET", "a", timeout=60) in {b"1", b"2"}
     await link.close()
 
 
@@ -181,7 +177,7 @@ async def test_a_link_that_is_closed_while_it_connects_fails_its_callers_and_can
 
 async def test_a_lost_reply_is_uncertain_and_repeated_only_where_that_is_harmless(shared):
     async with proxy(shared.url) as front:
-        link = Link(RedisSettings.from_url(front.url), patient=False, timeout=5)
+        link = Link(RedisSettings.from_url(front.url), patient=False, timeout=60)
         await link.call("PING")
         front.lose_replies = True
         call = asyncio.create_task(link.call("INCR", "n"))
@@ -278,7 +274,7 @@ async def test_a_rotated_password_is_taken_up_without_a_restart(binary, tmp_path
             await eventually(lambda: "refuses the user name or password" in link.reason)
             assert "first" not in link.reason
             url.write_text(f"redis://:second@{address}\n")
-            assert await asyncio.wait_for(link.call("GET", "a"), 5) == b"1"
+            assert await asyncio.wait_for(link.call("GET", "a"), 60) == b"1"
         client = Link(RedisSettings.from_file(url), patient=False)
         assert await client.call("GET", "a") == b"1"
         url.write_text(f"redis://:third@{address}\n")
@@ -305,7 +301,7 @@ async def test_credentials_refused_on_a_live_connection_make_a_new_one(binary, t
             server.execute(b"ACL", b"SETUSER", b"bob", b"on", b">two", b"~*", b"&*", b"+@all")
             url.write_text(f"redis://bob:two@{address}")
             server.execute(b"ACL", b"DELUSER", b"ada")  # ends her connections
-            assert await asyncio.wait_for(link.call("ACL", "WHOAMI", repeatable=True), 5) == b"bob"
+            assert await asyncio.wait_for(link.call("ACL", "WHOAMI", repeatable=True), 60) == b"bob"
 
 
 @pytest.mark.parametrize("is_patient", [True, False])
@@ -338,7 +334,7 @@ async def test_a_url_file_that_cannot_be_read_is_an_outage_for_the_patient_and_a
     async with Link(found, patient=True) as link:
         await eventually(lambda: "begins with redis://" in link.reason)
         url.write_text(shared.url)
-        assert await asyncio.wait_for(link.call("PING"), 5) == b"PONG"
+        assert await asyncio.wait_for(link.call("PING"), 60) == b"PONG"
     url.unlink()
     client = Link(found, patient=False)
     with pytest.raises(Exception, match="the file cannot be read"):
@@ -374,5 +370,5 @@ async def test_who_waits_for_a_link_that_died_is_told(own):
         waiting = [asyncio.create_task(link.ready()) for _ in range(3)]
         for each in waiting:
             with pytest.raises(LinkDied, match="not running") as raised:
-                await asyncio.wait_for(each, 5)
+                await asyncio.wait_for(each, 60)
             assert "a bug" in repr(raised.value.__cause__)

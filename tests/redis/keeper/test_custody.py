@@ -132,7 +132,7 @@ async def test_who_has_many_jobs_waits_for_a_frozen_redis_once(redis_server, tol
         await eventually(lambda: told.policies)
         held = [await hold(queue, table, slot, str(slot)) for slot in range(8)]
         redis_server.freeze()
-        async with asyncio.timeout(35):  # one wait takes 5 s, and eight 40
+        async with asyncio.timeout(40):  # one wait takes 10 s, and eight 80
             released = await custody.release(held)
         assert not any(each.given_back for each in released)
     finally:
@@ -153,7 +153,7 @@ async def test_what_somebody_else_runs_by_now_is_left_alone(custody, queue, tabl
 
 
 async def test_locks_are_kept_from_a_thread_of_its_own(bullpen_redis, queue, table, told, client):
-    doc = '{"recovery":{"lockDuration":"1s"}}'
+    doc = '{"recovery":{"lockDuration":"5s"}}'
     await client.hset(queue.keys.policy, mapping={"v": "1", "rev": "r", "doc": doc})
     ended = []
     thread = CustodyThread(lambda: make(bullpen_redis, queue, told), ended.append)

@@ -150,7 +150,7 @@ class Proxy:
     def start(self) -> None:
         """Start the thread; returns when the port is open."""
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(60)
         if self._failure is not None or self._loop is None:
             raise RuntimeError("the proxy did not start") from self._failure
 
@@ -158,13 +158,13 @@ class Proxy:
         """End everything, and the thread."""
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._ending.set)
-            self._thread.join(10)
+            self._thread.join(60)
         if self._failure is not None:
             raise RuntimeError("the proxy did not end well") from self._failure
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None, "the proxy was not started"
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _main(self) -> None:
         try:

@@ -49,7 +49,7 @@ class Watch:
         if socket is not None:
             with contextlib.suppress(OSError):
                 socket.shutdown(2)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def first(self, condition: Callable[[Object], bool]) -> dict[str, Happened]:
         """For each object, by its name: the first event in which this was so of it."""

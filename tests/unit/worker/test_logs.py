@@ -259,7 +259,7 @@ def test_warnings_are_lines_too() -> None:
         warnings.warn("old")
     """
     command = [sys.executable, "-W", "default", "-c", textwrap.dedent(program)]
-    ended = subprocess.run(command, capture_output=True, timeout=20, check=True)
+    ended = subprocess.run(command, capture_output=True, timeout=60, check=True)
     (line,) = [json.loads(text) for text in ended.stderr.splitlines()]
     assert "UserWarning: old" in line["event"]
     assert (line["level"], line["logger"]) == ("warning", "py.warnings")
@@ -281,7 +281,7 @@ def test_the_form_follows_the_error_output(terminal: bool, no_color: str, json_:
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=True,
         env=environment,
     )

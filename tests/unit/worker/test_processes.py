@@ -447,7 +447,7 @@ def test_processes_die_with_the_worker_even_one_that_holds_the_gil(tmp_path: Pat
         written = eventually_sync(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text(), 30)
     finally:
         worker.kill()
-        worker.wait(20)
+        worker.wait(60)
     first, *started = [int(word) for word in str(written).split()]
     for pid in started:  # what a handler started itself is nobody's child now
         os.kill(pid, signal.SIGKILL)

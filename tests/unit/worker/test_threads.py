@@ -79,7 +79,9 @@ async def test_threads_are_started_when_needed_and_used_again(pool: ThreadPool) 
     barrier = threading.Barrier(3)
     for _ in range(20):
         assert await pool.run(threading.get_ident) == await pool.run(threading.get_ident)
-    names = await asyncio.gather(*(pool.run(lambda: (barrier.wait(5), threading.current_thread().name)) for _ in "abc"))
+    names = await asyncio.gather(
+        *(pool.run(lambda: (barrier.wait(60), threading.current_thread().name)) for _ in "abc")
+    )
     assert {name for _, name in names} == {f"bullpen-handler-{number}" for number in range(3)}
 
 
@@ -88,7 +90,7 @@ async def test_no_more_threads_than_its_size_and_the_size_can_be_raised(pool: Th
 
     def block() -> None:
         started.release()
-        assert gate.wait(10)
+        assert gate.wait(60)
 
     pool.size = 1
     calls = [asyncio.create_task(pool.run(block)) for _ in range(2)]
@@ -108,7 +110,7 @@ async def test_a_cancelled_call_keeps_its_slot_until_the_thread_ends(pool: Threa
 
     def block() -> str:
         started.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return "done"
 
     call = asyncio.create_task(pool.run(block))
@@ -129,13 +131,13 @@ async def test_a_timeout_around_it_is_a_timeout_after_the_thread_has_ended(pool:
     asyncio.get_running_loop().call_later(0.05, gate.set)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await pool.run(lambda: gate.wait(10))
+            await pool.run(lambda: gate.wait(60))
     assert gate.is_set()
 
 
 async def test_closing_gives_up_on_a_thread_that_does_not_end() -> None:
     pool, gate, started = ThreadPool(1), threading.Event(), threading.Event()
-    running = asyncio.create_task(pool.run(lambda: (started.set(), gate.wait(10))))
+    running = asyncio.create_task(pool.run(lambda: (started.set(), gate.wait(60))))
     queued = asyncio.create_task(pool.run(lambda: pytest.fail("it was closed before this began")))
     await eventually(started.is_set)
     pool.close()
@@ -174,7 +176,7 @@ def test_a_stuck_thread_does_not_keep_the_process_from_exiting() -> None:
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
         env=os.environ | {"PYTHONWARNINGS": "error"},
     )
@@ -203,7 +205,7 @@ async def test_a_call_that_gets_no_thread_is_not_run_later(pool: ThreadPool) -> 
 
 async def test_a_call_that_gets_no_thread_of_its_own_waits_for_one(pool: ThreadPool) -> None:
     end = threading.Event()
-    first = asyncio.create_task(asyncio.wait_for(pool.run(end.wait), 5))
+    first = asyncio.create_task(asyncio.wait_for(pool.run(end.wait), 60))
     await eventually(lambda: pool.busy)
     with no_more_threads():
         second = asyncio.create_task(pool.run(lambda: "served"))

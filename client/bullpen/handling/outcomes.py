@@ -226,6 +226,11 @@ def is_cancellation(error: BaseException) -> bool:
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    leaves, pending = [], [error]
+    while pending:  # no recursion: a handler's may have been deep already
+        each = pending.pop()
+        if isinstance(each, BaseExceptionGroup):
+            pending.extend(reversed(each.exceptions))
+        else:
+            leaves.append(each)
+    return leaves

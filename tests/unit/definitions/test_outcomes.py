@@ -149,6 +149,17 @@ def test_what_follows(error: BaseException, circumstances: Circumstances, expect
             assert one == other
 
 
+def test_groups_in_groups_are_unwrapped_however_deep_they_are() -> None:
+    error: BaseException = errors.Snooze("1s")
+    for _ in range(5_000):
+        error = BaseExceptionGroup("of a TaskGroup", [error])
+    assert settle(error, at()) == Snoozed(1_000)
+    error = ValueError("a")
+    for _ in range(5_000):
+        error = BaseExceptionGroup("of a TaskGroup", [error])
+    assert shape(settle(error, at())) == (Retried, "ValueError", "a", 5_000, False)
+
+
 class Unspeakable:
     def __str__(self) -> str:
         raise LookupError("no words")

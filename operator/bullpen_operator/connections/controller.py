@@ -2,7 +2,7 @@
 
 Model: `run` owns a few workers on a queue of connections. One is looked at when its object changes, when its Redis is found
 or lost, and every minute; a look takes one round trip, and where the Redis is known to be away none. Whoever uses the Redis is
-counted at most every few seconds. Only the leader looks and writes, and only what differs.
+counted at most every few seconds. Only the leader asks and writes, and only what differs.
 """
 
 import asyncio
@@ -147,30 +147,32 @@ class Connections:
             self._queue.forget(key)
             return
         again = LOOK_SECONDS * (0.75 + 0.5 * self._random())
-        if self._leading():
-            try:
-                await self._look(key, obj)
-            except (NotLeading, Conflict, NotFound):
-                again = 1.0
-            except BullpenError as error:
-                log.warning("connection_not_looked_at", extra={"key": str(key), "error": str(error)})
-                self._queue.failed(key)
-            except Exception:  # one that cannot be understood must not stop all others
-                log.exception("connection_broke", extra={"key": str(key)})
-                self._queue.failed(key)
-            else:
-                self._queue.succeeded(key)
+        try:
+            await self._look(key, obj)
+        except (NotLeading, Conflict, NotFound):
+            again = 1.0
+        except BullpenError as error:
+            log.warning("connection_not_looked_at", extra={"key": str(key), "error": str(error)})
+            self._queue.failed(key)
+        except Exception:  # one that cannot be understood must not stop all others
+            log.exception("connection_broke", extra={"key": str(key)})
+            self._queue.failed(key)
+        else:
+            self._queue.succeeded(key)
         self._queue.add(key, delay=again)
 
     async def _look(self, key: Key, obj: Object) -> None:
         connection = resolve.read_connection({**obj, "kind": key.kind.kind})
         if isinstance(connection, Refused):
             self._refs.pop(key, None)
-            problem = Verdict("False", connection.reason, connection.message)
-            await self._write(key, obj, health.judge(None, None, users="Shared", problem=problem), "")
+            if self._leading():
+                problem = Verdict("False", connection.reason, connection.message)
+                await self._write(key, obj, health.judge(None, None, users="Shared", problem=problem), "")
             return
         ref = RedisRef.of(connection, operator_namespace=self._operator_namespace)
         before, self._refs[key] = self._refs.get(key), ref
+        if not self._leading():
+            return  # which Redis is named is known all the same: it stays open
         redis = await self._redises.of(ref)
         if before not in (None, ref):
             self._up(redis.id, redis.up)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from bullpen import embedded
 from bullpen_operator.cache import Cache
 from bullpen_operator.connections.controller import Connections
 from bullpen_operator.connections.pool import Redis, Redises
+from bullpen_operator.connections.references import RedisRef
 from bullpen_operator.kube import kinds
 from support.secrets import Secrets
 from tests.support.waiting import eventually
@@ -61,7 +62,7 @@ def two(redis_binary: embedded.Binary) -> Iterator[tuple[embedded.Server, embedd
 
 
 @contextlib.asynccontextmanager
-async def running(cache: Cache, shown: Shown, redises: Redises) -> AsyncIterator[Connections]:
+async def running(cache: Cache, shown: Shown, redises: Redises, *, leads: bool = True) -> AsyncIterator[Connections]:
     cluster = Cluster()
     redises.subscribe(shown.changed)
     made = shown.connections = Connections(
@@ -71,7 +72,7 @@ async def running(cache: Cache, shown: Shown, redises: Redises) -> AsyncIterator
         cluster,
         operator_namespace="infra",
         cluster_wide=True,
-        leading=lambda: True,
+        leading=lambda: leads,
         now=lambda: dt.datetime.now(dt.UTC),
         gone=shown.gone.append,
         up=shown.set,
@@ -130,3 +131,30 @@ async def test_a_connection_that_was_deleted_is_shown_no_more_also_where_nothing
         now[0] = 301.0
         await eventually(lambda: shown.gone == ["shop/main"])
         assert redises.known() == ()
+
+
+async def test_a_redis_that_a_connection_names_is_not_closed_by_one_that_does_not_lead(
+    two: tuple[embedded.Server, embedded.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asks it anything while it is away, and the scaler, which is warm, waits for it to come back."""
+    for name in ("COUNT_SECONDS", "CLOSE_SECONDS"):
+        monkeypatch.setattr(f"bullpen_operator.connections.controller.{name}", 0.02)
+    now, seen = [0.0], list[tuple[Redis, ...]]()
+    cache = Cache()
+    cache.put(kinds.REDIS_CONNECTION, connection(two[0].url, 1))
+    async with Redises(Secrets(), monotonic=lambda: now[0]) as redises:
+        redis = await redises.of(RedisRef(two[0].url.rsplit("/", 1)[0] + "/0", "shop", id="shop/main"))
+        retain = redises.retain
+
+        async def counted(refs: Collection[RedisRef]) -> tuple[Redis, ...]:
+            seen.append(await retain(refs))
+            return seen[-1]
+
+        monkeypatch.setattr(redises, "retain", counted)
+        async with running(cache, Shown(), redises, leads=False):
+            await eventually(lambda: len(seen) >= 3)
+            now[0], begun = 301.0, len(seen)
+            await eventually(lambda: len(seen) >= begun + 3)
+            assert redises.known() == (redis,)
+            cache.remove(kinds.key_of(kinds.REDIS_CONNECTION, connection("/", 0)))
+            await eventually(lambda: redises.known() == ())

@@ -34,7 +34,7 @@ def login(api_server: ApiServer, api: Api, namespace: str, faulty):
 
 @pytest.fixture
 def through(login):
-    client = Api(login.kubeconfig, timeout_s=3)
+    client = Api(login.kubeconfig, timeout_s=10)
     yield client
     client.close()
 
@@ -110,12 +110,12 @@ def test_watches_are_cut_ended_with_an_error_and_frozen(through, api, namespace,
     api.create(config(namespace, "one"))
     eventually_sync(lambda: [event.type for event in watch.events] == ["ADDED"])
     assert faulty.cut_watches() == 1
-    assert watch.ended.wait(5)
+    assert watch.ended.wait(60)
 
     watch = Watch(through, "v1", "ConfigMap", namespace)
     eventually_sync(lambda: len(watch.events) == 1)
     assert faulty.end_watches(410) == 1
-    assert watch.ended.wait(5)
+    assert watch.ended.wait(60)
     assert watch.events[-1].type == "ERROR"
     assert watch.events[-1].object["code"] == 410
 

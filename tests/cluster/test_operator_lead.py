@@ -1,14 +1,12 @@
 """Two operators, one leader: which goes in order, is killed, or freezes. Processes, real lease, real time."""
 
-import time
-
 import pytest
 
 from bullpen import SyncClient
 from tests.support import operators
 from tests.support.kubernetes.audit import Audit
 from tests.support.operators import VERSION, is_ready, jobqueue, worker
-from tests.support.waiting import eventually_sync, patience
+from tests.support.waiting import Stopwatch, eventually_sync
 
 LEASES = "coordination.k8s.io/v1"
 
@@ -39,28 +37,25 @@ def writes(api_server, mark, user):
     return [str(event.use) for event in did if event.use.resource != "leases"]
 
 
-def test_one_that_ends_in_order_hands_over_within_three_seconds(api_server, api, cluster, two):
+def test_one_that_ends_in_order_hands_over(api_server, api, cluster, two):
     a, _ = two
     api.apply(jobqueue(cluster))
     eventually_sync(lambda: is_ready(api, cluster), 10)
-    began = time.monotonic()
-    assert a.end() == 0
-    eventually_sync(lambda: holder(api_server, cluster) == "b", 10)
-    took = time.monotonic() - began
+    with Stopwatch() as watch:
+        assert a.end() == 0
+        eventually_sync(lambda: holder(api_server, cluster) == "b")
     assert "lease_released" in a.lines
     api.apply(jobqueue(cluster, "second"))
     eventually_sync(lambda: is_ready(api, cluster, "second"), 10)
-    assert took < 5.5 * patience(), took  # 3 s where the machine has nothing else to do
+    assert watch.seconds < 12  # 3 s where the machine has nothing else to do; whose lease runs out is followed after 15
 
 
-def test_one_that_is_killed_is_followed_within_twenty_seconds(api_server, api, cluster, two):
+def test_one_that_is_killed_is_followed(api_server, api, cluster, two):
     a, _ = two
-    began = time.monotonic()
     a.end(operators.signal.SIGKILL)
     api.apply(jobqueue(cluster))
     eventually_sync(lambda: is_ready(api, cluster), 25)
     assert holder(api_server, cluster) == "b"
-    assert time.monotonic() - began < 20 * patience()
 
 
 def test_one_that_freezes_writes_nothing_when_it_wakes(api_server, api, cluster, two, server):

@@ -130,7 +130,9 @@ class Connections:
         elif kind == kinds.JOBQUEUE:
             if change.new is None or change.old is None or _wish(change.new) != _wish(change.old):
                 self._recount.set()
-        elif kind == kinds.NAMESPACE:
+        elif kind == kinds.NAMESPACE and (
+            change.new is None or change.old is None or kinds.labels_of(change.new) != kinds.labels_of(change.old)
+        ):
             self._recount.set()
 
     def _redis_changed(self, redis: Redis) -> None:

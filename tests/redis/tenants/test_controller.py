@@ -158,3 +158,16 @@ async def test_a_redis_that_a_connection_names_is_not_closed_by_one_that_does_no
             assert redises.known() == (redis,)
             cache.remove(kinds.key_of(kinds.REDIS_CONNECTION, connection("/", 0)))
             await eventually(lambda: redises.known() == ())
+
+
+@pytest.mark.parametrize(("labels", "counts"), [({"team": "a"}, False), ({"team": "b"}, True)])
+async def test_a_namespace_has_all_counted_anew_where_its_labels_change(labels: dict[str, str], counts: bool) -> None:
+    """By thousands, counting takes time that wakes have to wait for; and namespaces change for many reasons."""
+    cache, now = Cache(), [0.0]
+    metadata = {"name": "shop", "uid": "u", "resourceVersion": "1", "labels": {"team": "a"}}
+    async with Redises(Secrets(), monotonic=lambda: now[0]) as redises, running(cache, Shown(), redises) as connections:
+        cache.put(kinds.NAMESPACE, {"metadata": metadata})
+        connections._recount.clear()
+        changed = metadata | {"resourceVersion": "2", "annotations": {"a": "b"}, "labels": labels}
+        cache.put(kinds.NAMESPACE, {"metadata": changed})
+        assert connections._recount.is_set() is counts

@@ -30,6 +30,8 @@ SHRINKING_MS: Final = 1_000
 """How soon a fleet is looked at again that is on its way down."""
 COUNTS_EVERY_MS: Final = 30_000
 """Counts alone are news no more often than this."""
+WRITTEN_MS: Final = 60_000
+"""Our own write counts before the cache for so long: it tells of all others, and may come to tell of an earlier state again."""
 _MOVED_SHARE: Final = 0.1
 _MISLEADING_MS: Final = 60_000
 
@@ -70,13 +72,14 @@ class Charge(Generic[Ref]):
     memory: Memory = field(default_factory=Memory)
     decision: Decision | None = None
     written: Written | None = None
-    """What our last write of the number made of the target."""
+    """What our last write of the number made of the target, until the cache must have heard of it."""
     refused: str = ""
     """Why the API server does not let us act, after it said so."""
     marks: Marks = field(default_factory=Marks)
     state: ScalingState = field(default_factory=lambda: ScalingState(reading=None))
     look_again_ms: int | None = None
     """When to decide again, by Redis' clock; None where nothing calls for it."""
+    _written_ms: int = 0
     _first_starts: set[str] = field(default_factory=set)
     _began: bool = False
     _told: ScalingState | None = None
@@ -93,6 +96,10 @@ class Charge(Generic[Ref]):
             self.memory = memory
             self._began = False  # also where something was decided meanwhile, for want of Redis: to hold
         self.sight, self.unseen = sight, ""
+
+    def wrote(self, written: Written, now_ms: int) -> None:
+        """Take what a write of the number made of the target."""
+        self.written, self._written_ms = written, now_ms
 
     def consider(self, around: Around, now_ms: int) -> Todo | None:
         """Decide on what is known, and say what is to be done; None where nothing can be."""
@@ -163,6 +170,8 @@ class Charge(Generic[Ref]):
         # A pod of no template is none of the Deployment's, whatever its other labels: somebody made it by hand.
         views = [view for view in map(PodView.of, around.pods) if view.revision]
         replicasets = targets.replicasets_of(around.target, around.replicasets)
+        if not 0 <= now_ms - self._written_ms < WRITTEN_MS:
+            self.written = None
         view = TargetView.of(around.target, views, replicasets, self.written)
         fleet = None
         if not target.foreign:

@@ -395,7 +395,7 @@ class Scaler(Generic[Ref]):
                     return
                 if outcome.written is not None and decision is not None:
                     self._note(care, todo, outcome, decision.reason)
-                again = await self._after(care, target, outcome)
+                again = await self._after(care, target, todo, outcome)
                 if care.todo is todo:
                     care.todo = None
                 if again:
@@ -410,12 +410,12 @@ class Scaler(Generic[Ref]):
             care.acting = False
             care.woken_ms = None
 
-    async def _after(self, care: _Care[Ref], target: Target, outcome: Outcome) -> bool:
+    async def _after(self, care: _Care[Ref], target: Target, todo: Todo, outcome: Outcome) -> bool:
         """Take what became of it. Gives whether to decide again at once."""
         charge = care.charge
         charge.refused = outcome.refused
         if outcome.written is not None:
-            charge.written = outcome.written
+            charge.wrote(outcome.written, self._now_ms(care))
             care.remembered_ms = 0  # whoever takes over now must know of it
             return True
         if outcome.conflict:
@@ -425,8 +425,12 @@ class Scaler(Generic[Ref]):
                 logger.info("%s: cannot be read: %s", target.key, error)
                 obj = None
             if obj is not None:
+                charge.written = None  # what was read just now has it, or what came after it
                 self._cache.put(target.kind, obj)
-                return True
+                known = self._cache.find(target.key)
+                if known is not None and known["metadata"].get("resourceVersion") != todo.target.version:
+                    return True
+                # The cache takes it for older: the API server's versions went back, and all is about to be listed anew.
         if outcome.retry_ms is not None or outcome.conflict:
             retry_ms = outcome.retry_ms or CONFLICT_RETRY_MS
             care.hold_until_ms = self._clock_ms() + retry_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -307,3 +308,21 @@ async def test_a_queue_whose_settings_are_gone_is_told_of_now_and_then(stage, pl
     await plain.flushall()
     await rounds(stage, 5)
     assert stage.lost == [key_of("mail")]
+
+
+async def test_an_api_server_that_was_put_back_is_followed_from_where_it_is(stage, plain):
+    """Its versions begin anew at lower ones; until all is listed again what the cache has is refused at each write."""
+    stage.add("mail")
+    await watched(stage)
+    await add(plain, 30)
+    await eventually(lambda: stage.kube.replicas("mail") == 3, timeout=15)
+    stage.kube.told, stage.kube._versions = False, itertools.count(1)
+    stage.kube.put(kinds.DEPLOYMENT, deployment("mail", 1))
+    await add(plain, 30)
+    await eventually(lambda: len(stage.kube.scales) == 4, timeout=15)
+    refused = stage.kube.scales[1:]
+    assert all(later.at - sooner.at > 0.4 for sooner, later in itertools.pairwise(refused)), "no storm of writes"
+    stage.kube.told = True
+    stage.cache.distrust(kinds.DEPLOYMENT)
+    stage.kube.put(kinds.DEPLOYMENT, deployment("mail", 1))
+    await eventually(lambda: stage.kube.replicas("mail") == 6, timeout=15)

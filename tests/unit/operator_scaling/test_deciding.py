@@ -246,6 +246,14 @@ def test_jobs_on_pods_that_go_ask_for_no_other_pod():
     assert charge.state.desired == 1
 
 
+def test_our_own_write_counts_for_a_minute():
+    charge = Charge(unit("mail"))
+    charge.wrote(Written("deployment-mail", "9", 5), NOW)
+    for passed_ms, replicas in ((59_999, 5), (60_000, 2)):
+        todo(charge, [pod("a"), pod("b")], roll(a=1, b=1), NOW + passed_ms, active=2)
+        assert charge.state.crew.replicas == replicas
+
+
 def test_a_pod_that_somebody_made_by_hand_with_our_labels_is_no_worker_and_no_rollout():
     charge = Charge(unit("mail", ScalingPolicy(max_replicas=5, zero_after_ms=0, zero_readings=1)))
     charge.memory = Memory(History(replicas=2, decided_ms=NOW - 1))

@@ -144,6 +144,6 @@ def test_without_kubectl_it_is_said(shell, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", "/nonexistent")
     environment = {**os.environ, "COLUMNS": "300"}
     command = [sys.executable, "-m", "bullpen_cli", "pause", "--jobqueue", "emails"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 1
     assert "kubectl is not on the PATH" in done.stderr

@@ -43,7 +43,7 @@ class Shell:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             check=False,
             env=self.env | env,
         )
@@ -196,7 +196,7 @@ def test_on_a_terminal_it_shows_how_far_the_job_is(shell: Shell, tmp_path: Path)
     data = json.dumps({"lines": 43})
     with (
         shell.worker(tmp_path),
-        on_a_terminal(shell, "chatter then wait", data, "--wait", "30s") as (process, terminal),
+        on_a_terminal(shell, "chatter then wait", data, "--wait", "100s") as (process, terminal),
     ):
         shown: list[str] = []
 
@@ -208,7 +208,7 @@ def test_on_a_terminal_it_shows_how_far_the_job_is(shell: Shell, tmp_path: Path)
         with SyncClient(shell.redis) as client:
             assert process.stdout is not None
             job_id = process.stdout.readline().decode().strip()
-            assert client.queue("heavy").job(job_id).info().progress == 42
+            eventually_sync(lambda: client.queue("heavy").job(job_id).info().progress == 42)
             client.queue("heavy").job(job_id).cancel("seen enough")
         assert process.wait(60) == 1
         eventually_sync(lambda: sees("was cancelled: seen enough"), 5)
@@ -257,17 +257,17 @@ def test_ctrl_c_while_it_waits_ends_it_without_a_traceback(shell: Shell) -> None
 
 def test_jobs_go_through_process_and_thread_and_failures_are_told(shell: Shell, tmp_path: Path) -> None:
     with shell.worker(tmp_path) as (worker, log):
-        done = shell.enqueue("square", '{"number": 12}', "--wait", "20s")
+        done = shell.enqueue("square", '{"number": 12}', "--wait", "100s")
         assert (done.returncode, done.stdout.splitlines()[1:], done.stderr) == (0, ["144"], "")
-        assert shell.enqueue("thread", "--wait", "20s", "-o", "json").stdout.endswith('"result": null\n}\n')
-        failed = shell.enqueue("fail", '{"how": "for good"}', "--wait", "20s", "-o", "json")
+        assert shell.enqueue("thread", "--wait", "100s", "-o", "json").stdout.endswith('"result": null\n}\n')
+        failed = shell.enqueue("fail", '{"how": "for good"}', "--wait", "100s", "-o", "json")
         assert failed.returncode == 1
         outcome = json.loads(failed.stdout)
         assert (outcome["outcome"], outcome["reason"]) == ("failed", "no such card")
         assert f"error: job {outcome['id']} (fail) failed: bullpen.NonRetryableError: no such card\n" == failed.stderr
-        cancelled = shell.enqueue("fail", '{"how": "cancel"}', "--wait", "20s")
+        cancelled = shell.enqueue("fail", '{"how": "cancel"}', "--wait", "100s")
         assert cancelled.stderr.endswith(" (fail) was cancelled: account closed\n")
-        nested = shell.enqueue("enqueue", "--wait", "20s")  # ctx.client in a process: a blocking client
+        nested = shell.enqueue("enqueue", "--wait", "100s")  # ctx.client in a process: a blocking client
         with SyncClient(shell.redis) as client:
             job_id = json.loads(nested.stdout.splitlines()[1])
             assert client.queue("heavy").job(job_id).result(timeout="60s") == 9
@@ -290,7 +290,7 @@ def test_probes_and_metrics(shell: Shell, tmp_path: Path) -> None:
             return str(answer.read().decode())
 
     with shell.worker(tmp_path, "--probes", f"127.0.0.1:{port}", "--concurrency", "7"):
-        assert shell.enqueue("square", '{"number": 2}', "--wait", "20s").returncode == 0
+        assert shell.enqueue("square", '{"number": 2}', "--wait", "100s").returncode == 0
         assert get("healthz")
         assert get("readyz")
         count = 'bullpen_job_attempts_total{name="square",outcome="completed",queue="heavy"} 1.0'
@@ -329,7 +329,7 @@ def test_modules_of_the_current_directory_are_found(shell: Shell, tmp_path: Path
         env=shell.env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert "imported" in ended.stderr
@@ -354,14 +354,14 @@ def test_processes_are_replaced_as_asked(
     shell: Shell, tmp_path: Path, options: tuple[str, ...], processes: int
 ) -> None:
     with shell.worker(tmp_path, "--concurrency", "1", *options):
-        ended = [shell.enqueue("pid", "--wait", "30s") for _ in range(3)]
+        ended = [shell.enqueue("pid", "--wait", "100s") for _ in range(3)]
     assert [each.returncode for each in ended] == [0] * 3, ended
     assert len({each.stdout.splitlines()[-1] for each in ended}) == processes
 
 
 def test_log_lines_name_the_worker_as_redis_does(shell: Shell, tmp_path: Path) -> None:
     with shell.worker(tmp_path, "--name", "pod-7") as (_, log), SyncClient(shell.redis) as client:
-        done = shell.enqueue("square", '{"number": 12}', "--wait", "20s")
+        done = shell.enqueue("square", '{"number": 12}', "--wait", "100s")
         assert done.returncode == 0, done.stderr
         keys = QueueKeys("bull", "heavy")
         with redis.Redis.from_url(shell.redis, decode_responses=True) as raw:

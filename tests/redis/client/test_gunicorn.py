@@ -21,7 +21,7 @@ class Unix(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, path):
-        super().__init__("localhost", timeout=20)
+        super().__init__("localhost", timeout=60)
         self._path = str(path)
 
     def connect(self):
@@ -64,7 +64,7 @@ def server(bullpen_redis, tmp_path):
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         finally:
             process.kill()
             process.wait()

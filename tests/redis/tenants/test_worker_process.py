@@ -44,7 +44,7 @@ class Pod:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "bullpen_cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=self._env)
+        return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False, env=self._env)
 
     @contextlib.contextmanager
     def worker(self, log: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -57,7 +57,7 @@ class Pod:
             yield process
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_worker_serves_its_queue_and_its_handlers_enqueue_elsewhere_while_pass
     mount(tmp_path / "bindings" / "images", files(images))
     log = tmp_path / "worker.log"
     with pod.worker(log) as worker:
-        first = pod.run("enqueue", "emails", "forward", '{"number": 1}', "--wait", "20s")
+        first = pod.run("enqueue", "emails", "forward", '{"number": 1}', "--wait", "100s")
         assert first.returncode == 0, first.stderr + log.read_text()
         # as many connections as are counted against the limit of a RedisConnection
         own = health.connections_of({"worker": {"image": "a"}})
@@ -81,7 +81,7 @@ def test_a_worker_serves_its_queue_and_its_handlers_enqueue_elsewhere_while_pass
         shared.raw.execute_command("ACL", "SETUSER", emails.user, "resetpass", "#" + acl.password_hash(NEW))
         mount(folder, files(emails, NEW))
         shared.raw.client_kill_filter(user=emails.user)
-        second = pod.run("enqueue", "emails", "forward", '{"number": 2}', "--wait", "20s")
+        second = pod.run("enqueue", "emails", "forward", '{"number": 2}', "--wait", "100s")
         assert second.returncode == 0, second.stderr + log.read_text()
         assert worker.poll() is None
     assert eventually_sync(lambda: shared.raw.llen("blog:images:wait")) == 2

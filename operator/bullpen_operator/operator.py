@@ -94,6 +94,7 @@ class Operator:
         self._prepare = asyncio.Event()
         self._of_this_lead = False
         """Whether what is known was found since the lead was taken last: only then anything is reconciled."""
+        self._missed: set[Key] = set()
         self._thorough_at: dict[Key, float] = {}
         self._cluster_id = settings.cluster_id
         self._reconciler: Reconciler | None = None
@@ -217,8 +218,9 @@ class Operator:
             if self._prepare.is_set():
                 continue  # the lead was taken meanwhile: another may have changed what was found
             self._of_this_lead = True
-            for obj in self.cache.all(kinds.JOBQUEUE):
-                self.queue.add(kinds.key_of(kinds.JOBQUEUE, obj))
+            self._add_all(kinds.key_of(kinds.JOBQUEUE, obj) for obj in self.cache.all(kinds.JOBQUEUE))
+            self._add_all(self._missed)  # those that went, too
+            self._missed.clear()
             await self._prepare.wait()
 
     async def _find_cluster_id(self) -> str:
@@ -252,7 +254,8 @@ class Operator:
         self.metrics.queue_depth(len(self.queue))
         reconciler = self._reconciler
         if reconciler is None or not self._of_this_lead:
-            return  # all are looked at once what there is has been found
+            self._missed.add(key)  # it is looked at once what there is has been found
+            return
         began = self._clock()
         thorough = began >= self._thorough_at.setdefault(key, began + self._until_resync())
         try:

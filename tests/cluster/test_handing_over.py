@@ -5,11 +5,12 @@ import contextlib
 import pytest
 
 from bullpen import Client
+from bullpen.queue.keys import QueueKeys
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Key
 from tests.support.kubernetes import proxy
 from tests.support.kubernetes.faults import Delay
-from tests.support.operators import conditions, image_of, is_ready, jobqueue, running, worker
+from tests.support.operators import VERSION, conditions, image_of, is_ready, jobqueue, running, worker
 from tests.support.waiting import eventually
 
 LEASES = "coordination.k8s.io/v1"
@@ -89,6 +90,21 @@ async def test_one_that_takes_the_lead_scales_for_no_jobqueue_whose_queue_is_ano
             api.apply(jobqueue(cluster, "other", **spec, timeout="7m"))
             await eventually(lambda: conditions(api, cluster, "other").get("Ready") == ("False", "OwnedElsewhere"), 15)
             assert api.get("apps/v1", "Deployment", cluster, "legacy")["spec"]["replicas"] == 1
+
+
+async def test_what_goes_while_the_lead_is_taken_is_let_go_of(api_server, api, cluster, redis, ready, hand):
+    with proxy.between(api_server) as faulty:
+        slow = api_server.login(f"slow-{cluster}", "system:masters", server=faulty.url)
+        async with two(api_server.admin, cluster, slow) as (a, b):
+            api.apply(jobqueue(cluster))
+            await ready(cluster)
+            key = Key(kinds.JOBQUEUE, cluster, "emails")
+            await eventually(lambda: b._scaler.state(key) is not None, 15)
+            faulty.inject(Delay(3.0), verbs={"list"}, resources={"controllerrevisions"})
+            await hand(a, b)
+            api.delete(VERSION, "JobQueue", cluster, "emails")
+            await eventually(lambda: redis.hget(QueueKeys("bull", "emails").owner, "released") == b"1", 30)
+            assert b._scaler.state(key) is None
 
 
 def legacy(namespace):

@@ -35,6 +35,15 @@ async def sleep(ctx: Context, seconds: float) -> str:
     return "slept"
 
 
+@handlers.handler("sleep_at_first")
+async def sleep_at_first(ctx: Context, seconds: float) -> str:
+    """Sleep at the first start, and at none after it; note start and end."""
+    note("start", ctx.job.id)
+    await asyncio.sleep(seconds if ctx.fence == 1 else 0)
+    note("end", ctx.job.id)
+    return "slept"
+
+
 @handlers.handler("quiet")
 async def quiet(seconds: float) -> None:
     """Sleep, and note nothing."""

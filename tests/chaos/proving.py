@@ -18,7 +18,7 @@ def record(lab):
 def work(lab, **options):
     """Start a worker whose handlers record."""
     environ = {recorded.RECORD: str(record(lab))} | options.pop("environ", {})
-    return lab.work(handlers="tests.chaos.recorded", environ=environ, **options)
+    return lab.work(**{"handlers": "tests.chaos.recorded", "environ": environ} | options)
 
 
 def runs(lab):

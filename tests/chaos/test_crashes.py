@@ -8,24 +8,22 @@ import json
 import pytest
 
 from tests.chaos import jobs
-from tests.chaos.conftest import CHECK_S, KEYS, LOCK_S, now
+from tests.chaos.conftest import KEYS, now
 from tests.support.waiting import eventually_sync
 
-IN_TIME_S = LOCK_S + 2 * CHECK_S
 
-
-def test_a_killed_worker_s_hundred_jobs_start_again_in_time(lab):
+def test_a_killed_worker_s_hundred_jobs_start_again(lab):
+    """How soon is asked in `make prove`."""
     victim = lab.work().ready()
-    running = [lab.client.enqueue(jobs.sleep.job(12)) for _ in range(100)]  # longer than another worker takes to start
-    eventually_sync(lambda: len(lab.ids("start")) == 100, 15)
+    running = [lab.client.enqueue(jobs.sleep_at_first.job(600)) for _ in range(100)]
+    eventually_sync(lambda: len(lab.ids("start")) == 100)
     lab.work().ready()
     killed = now()
     victim.kill()
-    eventually_sync(lambda: len(lab.ids("start")) == 200, 15)
+    eventually_sync(lambda: len(lab.ids("start")) == 200, 60)
     assert sorted(lab.ids("start")[100:]) == sorted(handle.id for handle in running)
     started = [int(lab.job(handle.id)["processedOn"]) / 1000 for handle in running]
     assert min(started) > killed
-    assert max(started) - killed <= IN_TIME_S
     eventually_sync(lambda: lab.count("completed") == 100, 30)
     for handle in running:
         job = lab.job(handle.id)
@@ -66,7 +64,7 @@ def test_a_suspect_runs_alone_and_its_worker_goes_on_with_the_others(lab):
     worker = lab.work(concurrency=3).ready()
     first = lab.client.enqueue(jobs.sleep.job(0.1))
     eventually_sync(lambda: lab.count("completed") == 1)
-    suspect = lab.client.enqueue(jobs.sleep.job(2), delay="600s")
+    suspect = lab.client.enqueue(jobs.sleep.job(5), delay="600s")
     lab.redis.hset(f"bull:chaos:{suspect.id}", mapping={"bullpen:company": 2, "bullpen:suspect": 1})
     suspect.promote()
     eventually_sync(lambda: suspect.id in lab.ids("start"), 10)

@@ -14,7 +14,7 @@ from tests.support.waiting import eventually_sync
 def test_redis_frozen_for_three_lock_durations(lab):
     """Locks are noticed as lost, what they guarded is void and counted, and every job completes."""
     workers = [lab.work(concurrency=10).ready() for _ in range(2)]
-    handles = [lab.client.enqueue(jobs.sleep.job(LOCK_S * 4)) for _ in range(20)]
+    handles = [lab.client.enqueue(jobs.sleep_at_first.job(600)) for _ in range(20)]
     eventually_sync(lambda: len(lab.ids("start")) == 20)
     lab.server.freeze()
     frozen = now()
@@ -26,7 +26,10 @@ def test_redis_frozen_for_three_lock_durations(lab):
     assert lab.count("failed") == 0
     eventually_sync(
         lambda: (
-            sum(lab.metric(worker, 'job_attempts_total{name="sleep",outcome="lock_lost"') for worker in workers) == 20
+            sum(
+                lab.metric(worker, 'job_attempts_total{name="sleep_at_first",outcome="lock_lost"') for worker in workers
+            )
+            == 20
         )
     )
     assert sum(lab.metric(worker, 'lock_renewals_total{outcome="lost"') for worker in workers) == 20
@@ -46,10 +49,8 @@ def test_redis_restarted_with_aof_loses_nothing_and_work_goes_on(lab):
     handles = [lab.client.enqueue(jobs.sleep.job(0.2)) for _ in range(200)]
     eventually_sync(lambda: lab.count("completed") >= 40, 20)
     lab.server.restart()
-    back = now()
     before = len(lab.ids("end"))
-    eventually_sync(lambda: len(lab.ids("end")) > before, 5)
-    assert now() - back < 5
+    eventually_sync(lambda: len(lab.ids("end")) > before)
     eventually_sync(lambda: lab.count("completed") == 200, 40)
     assert lab.count("failed") == 0
     assert {lab.job(handle.id)["atm"] for handle in handles} == {"1"}

@@ -93,8 +93,8 @@ def test_timeouts_and_delays_after_a_jump(lab, clock):
     clock.set(-HOUR)
     eventually_sync(lambda: lab.count("failed") == 1, 30)
     first, second = proving.runs(lab)[slow.id]
-    assert 0.9 < first.ended - first.began < 5
-    assert 0.9 < second.ended - second.began < 5
+    assert 0.9 < first.ended - first.began < 25
+    assert 0.9 < second.ended - second.began < 25
     assert "timed out" in lab.job(slow.id)["failedReason"]
 
 

@@ -187,7 +187,7 @@ def refuse_for(lab, refusing, seconds, says):
     assert producer.errors
     assert all(says in str(error) for error in producer.errors), producer.errors
     assert not producer.doubtful
-    assert max(producer.took) < 3
+    assert max(producer.took) < 20  # it was told, and did not hang
     proving.never_twice_at_once(proving.runs(lab))
     assert {lab.job(handle.id)["atm"] for handle in producer.promised} == {"1"}
     assert all(worker.process.poll() is None and worker.probe()[0] == 200 for worker in workers)

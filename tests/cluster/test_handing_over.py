@@ -8,6 +8,7 @@ from bullpen import Client
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Key
+from bullpen_operator.reconciler import owned_elsewhere
 from tests.support.kubernetes import proxy
 from tests.support.kubernetes.faults import Delay
 from tests.support.operators import VERSION, conditions, image_of, is_ready, jobqueue, running, worker
@@ -80,7 +81,8 @@ async def test_one_that_takes_the_lead_scales_for_no_jobqueue_whose_queue_is_ano
             spec = {"worker": None, "queueName": "emails", "scaleTargetRef": target}
             api.apply(jobqueue(cluster, "other", **spec))
             await eventually(lambda: conditions(api, cluster, "other").get("Ready") == ("False", "OwnedElsewhere"), 15)
-            await eventually(lambda: b._scaler.state(other) is None, 15)
+            await eventually(lambda: owned_elsewhere(b.cache.find(other) or {}) and b.queue.idle, 15)
+            assert b._scaler.state(other) is None
             async with Client(server.url) as client:
                 for number in range(3):
                     await client.queue("emails").enqueue("welcome", {"n": number})

@@ -142,3 +142,32 @@ async def test_a_context_variable_may_hold_what_cannot_be_compared(room: Room, e
     assert ends.outcomes() == ["completed"] * 3
     assert len({id(each) for each in found}) == 1  # nothing of a job reaches the next
     kept.reset(before)
+
+
+@pytest.mark.parametrize("slots", [1, 50])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_whose_task_is_cancelled_after_it_has_returned_costs_neither_slot_nor_job(
+    room: Room, ends: Ends, waits: bool, slots: int
+) -> None:
+    """As by a timer of its own that it forgot: the cancellation meets the ack."""
+    q = Handlers("q")
+
+    @q.handler("forgets")
+    async def forgets() -> None:
+        if waits:
+            await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+
+    @q.handler("plain")
+    async def plain() -> None: ...
+
+    ids = [await room.add(name) for name in ("forgets", "plain", "forgets", "forgets", "plain")]
+    async with room.engine(q, hooks=ends, concurrency=1, slots=slots) as engine:
+        await room.idle(ends, len(ids))
+        await eventually(lambda: not engine.busy)
+    assert ends.outcomes() == ["completed"] * len(ids)
+    assert await room.counts() == {"completed": len(ids)}
+    assert {(await room.fields(job_id))["atm"] for job_id in ids} == {"1"}
+    assert await room.locks() == 0

@@ -122,9 +122,9 @@ class Delivery:
         """Do what helps before the ack is sent again, and wait a while; give the job up when nothing does."""
         if isinstance(error, ConnectionLost):
             if error.sent:
-                self._doubt()
+                self.doubt()
             return
-        self._doubt()  # commands behind the refused one may have been carried out, a fetch among them
+        self.doubt()  # commands behind the refused one may have been carried out, a fetch among them
         if error.code == "NOSCRIPT":
             with contextlib.suppress(ConnectionLost):
                 await self._sender.line.load(connection)
@@ -177,7 +177,7 @@ class Delivery:
         else:
             self._ending = outcomes.LockLost()
 
-    def _doubt(self) -> None:
+    def doubt(self) -> None:
         """Note that a sending may have been carried out, and may have fetched a job."""
         self._uncertain = True
         self._floor.uncertain(self._sender.token)

@@ -109,7 +109,7 @@ class Slot:
         ending: Outcome = outcomes.Released()
         if scope is not None and scope.reason is CancelReason.CANCELLED:
             ending = outcomes.Cancelled(scope.text)
-        self.task = self._floor.spawn(self._end(run, ending))
+        self.task = self._floor.spawn(self._end(run, ending, None, is_in_doubt=False))
         return task
 
     def start(self, job: FetchedJob) -> None:
@@ -123,28 +123,40 @@ class Slot:
         floor.left()
         clean = contextvars.copy_context()
         found: _Found | None = job
+        run = outcome = None
         try:
             while isinstance(found, FetchedJob):
-                run = self._take(found)
+                run, outcome = self._take(found), None
                 if (floor.giving_back or not run.is_plain) and (found := await self._see_to(run)) is not None:
                     continue
                 outcome = self._begin(run)
                 if outcome is None:
-                    found = await self._see_through(run)
+                    outcome = await self._see_through(run)
+                    found = None if outcome is None else await self._complete(run, outcome)
                     break  # its task may be known to somebody by now
                 found = await self._complete(run, outcome)
                 if not _is_same(contextvars.copy_context(), clean):
                     break
         except asyncio.CancelledError:
-            raise
+            if run is None or floor.ending or self.task is not asyncio.current_task():
+                raise
+            self._go_elsewhere(run, outcome)
         except BaseException as error:  # noqa: BLE001 - it ends the engine, which raises it
             floor.crashed(error)
         else:
             self._go_on(found)
 
-    async def _end(self, run: Run, ending: Outcome) -> None:
+    def _go_elsewhere(self, run: Run, outcome: Outcome | None) -> None:
+        """End the job in a task that no handler knows: one has left something behind that cancels this task later on.
+
+        What was sent may have been carried out; a job whose handler was not called yet goes back.
+        """
+        run_ms = None if outcome is None else (time.monotonic() - run.started) * 1000
+        self.task = self._floor.spawn(self._end(run, outcome or outcomes.Released(), run_ms, is_in_doubt=True))
+
+    async def _end(self, run: Run, ending: Outcome, run_ms: float | None, *, is_in_doubt: bool) -> None:
         try:
-            found = await self._write(run, ending, None)
+            found = await self._write(run, ending, run_ms, is_in_doubt=is_in_doubt)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - as above
@@ -234,8 +246,8 @@ class Slot:
         self._scope = None
         return outcome
 
-    async def _see_through(self, run: Run) -> _Found | None:
-        """Await what is left of an attempt that waits, and write its outcome. None when the slot was taken away."""
+    async def _see_through(self, run: Run) -> Outcome | None:
+        """Await what is left of an attempt that waits; gives its outcome. None when the slot was taken away."""
         floor = self._floor
         rest, self._rest = self._rest, None
         if rest is None:
@@ -256,7 +268,7 @@ class Slot:
         if self._waiting is not run:
             return None
         self._end_wait()
-        return await self._complete(run, outcome)
+        return outcome
 
     def _end_wait(self) -> None:
         self._waiting = self._scope = None
@@ -296,9 +308,12 @@ class Slot:
             delivery.refused(reply)
         return await delivery.write(run_ms)
 
-    async def _write(self, run: Run, ending: Ending, run_ms: float | None) -> _Found:
+    async def _write(self, run: Run, ending: Ending, run_ms: float | None, *, is_in_doubt: bool = False) -> _Found:
         self._writing = True
-        return await Delivery(self._floor, self, run, ending).write(run_ms)
+        delivery = Delivery(self._floor, self, run, ending)
+        if is_in_doubt:
+            delivery.doubt()
+        return await delivery.write(run_ms)
 
     async def _overhear(self) -> None:
         """Let a cancellation pass that the handler ordered for its own task and did not wait for."""

@@ -3,7 +3,7 @@
 Each worker is `bullpen worker` in a process of its own, as it would be in a pod; its output is read line by line by a task
 of the fleet's task group. To shrink, the least busy are told to stop (SIGTERM): they take no new job and go when theirs
 are done, so no job is cut short. A worker that ends by itself is started again, later each time. When this process is
-killed, its workers are told to stop (`bullpen_cli.local.leash`): they would wait for Redis for ever, and work for the next run.
+killed, its workers end too (`bullpen_cli.local.leash`): they would wait for Redis for ever, and work for the next run.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Has a process end with this one, however this one ends: killed, or gone with its terminal.
 
 The process is started by a shell that becomes it. A guard, another shell in the background, reads a pipe from here: when that
-ends, it tells the process to end (SIGTERM). `Leash.let_go` says before that there is nothing left to end.
+ends, it tells the process to end (SIGTERM), five seconds later to give back what it runs (SIGINT), and ends it after five more.
+`Leash.let_go` says before that there is nothing left to end.
 """
 
 import contextlib
@@ -12,7 +13,15 @@ from typing import Final
 # $$ is the process' id: the shell becomes it by exec. Whoever has let go has said so: the id may be somebody else's by then.
 _LAUNCH: Final = """
 exec 3<&0 </dev/null
-( read -r word <&3; test "$word" = done || kill -TERM $$ ) >/dev/null 2>&1 &
+(
+    read -r word <&3
+    test "$word" = done && exit
+    for signal in TERM INT; do
+        kill -$signal $$; left=50
+        while kill -0 $$ && test $left -gt 0; do sleep 0.1 || sleep 1; left=$((left - 1)); done
+    done
+    kill -KILL $$
+) >/dev/null 2>&1 &
 exec "$@" 3<&-
 """
 

@@ -135,7 +135,7 @@ class Session:
             failed = self._until_idle and any([await self._has_failed(shell, each) for each in self._charges.values()])
         for sentence in view.summary(left):
             self._view.say(sentence)
-        return 1 if self._beside_code or self._hopeless or failed else 0
+        return 1 if self._beside_code or self._hopeless or failed or self._view.gone else 0
 
     def report(self) -> dict[str, object]:
         """Give the account as plain JSON: by queue, what was done and what is left."""
@@ -222,8 +222,8 @@ class Session:
     # -- the loop ----------------------------------------------------------------------------------------------
 
     async def _follow(self, shell: Shell) -> None:
-        """Observe, decide, scale and draw, until told to stop or idle."""
-        while not self._stop.is_set():
+        """Observe, decide, scale and draw, until told to stop, idle, or seen by nobody any more."""
+        while not (self._stop.is_set() or self._view.gone):
             await asyncio.gather(*(self._look(shell, charge) for charge in self._charges.values()))
             await self._hear_heartbeats(shell)
             for charge in tuple(self._charges.values()):  # changed YAML may be taken up meanwhile

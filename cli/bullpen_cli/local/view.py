@@ -4,9 +4,11 @@ Both show the same: each queue's jobs by state, its workers, and why there are s
 is text, never markup.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich import box
@@ -54,6 +56,10 @@ class Picture:
 class View(Protocol):
     """Where local mode shows itself."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody can see it any more."""
+
     def say(self, sentence: str, *, style: str = "") -> None:
         """Say something that happened once."""
 
@@ -76,6 +82,11 @@ class LiveView:
         self._picture: Picture | None = None
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._draw, transient=False)
         self._live.start()
+
+    @property
+    def gone(self) -> bool:
+        """Never: the end of a terminal ends the process."""
+        return False
 
     def say(self, sentence: str, *, style: str = "") -> None:
         """Print above the table."""
@@ -117,6 +128,12 @@ class PlainView:
         self._workers: dict[str, tuple[int, str]] = {}
         self._last: dict[str, str] = {}
         self._shown_at = float("-inf")
+        self._gone = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether whoever read the lines has closed the pipe."""
+        return self._gone
 
     def say(self, sentence: str, *, style: str = "") -> None:  # noqa: ARG002 - plain lines have no style
         """Write the sentence."""
@@ -146,7 +163,12 @@ class PlainView:
         """Nothing is left to do."""
 
     def _write(self, sentence: str) -> None:
-        print(sentence, file=self._stream, flush=True)
+        try:
+            print(sentence, file=self._stream, flush=True)
+        except BrokenPipeError:
+            self._gone = True
+            with Path(os.devnull).open("w") as nothing:  # for what is written from now on, also at the very end
+                os.dup2(nothing.fileno(), self._stream.fileno())
 
 
 def plain_row(row: QueueRow) -> str:

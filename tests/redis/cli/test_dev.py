@@ -81,7 +81,7 @@ class Shop:
 
     def run(self, *words):
         return subprocess.run(
-            self.command(*words), cwd=self.folder, env=self.environment(), text=True, timeout=60, check=False,
+            self.command(*words), cwd=self.folder, env=self.environment(), text=True, timeout=150, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -99,7 +99,7 @@ class Shop:
                 process.send_signal(signal.SIGTERM)
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(20)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
@@ -111,7 +111,7 @@ class Shop:
             cwd=self.folder,
             env=environment,
             text=True,
-            timeout=60,
+            timeout=150,
             check=True,
             stdout=subprocess.PIPE,
         )
@@ -187,10 +187,10 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_done(shop, wo
 
 
 def test_yaml_may_come_from_standard_input(shop):
-    beside = ["--", *ENQUEUE, "emails", "greet", '{"name": "Ada"}', "--wait", "30s"]
+    beside = ["--", *ENQUEUE, "emails", "greet", '{"name": "Ada"}', "--wait", "100s"]
     done = subprocess.run(
         [sys.executable, "-m", "bullpen_cli", "dev", "-f", "-", "--until-idle", *beside],
-        cwd=shop.folder, env=shop.environment(), text=True, timeout=60, check=False, input=QUEUE,
+        cwd=shop.folder, env=shop.environment(), text=True, timeout=150, check=False, input=QUEUE,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert (done.returncode, "hello Ada" in done.stdout) == (0, True), done.stdout
@@ -258,7 +258,7 @@ def test_ctrl_c_lets_jobs_finish(shop):
         eventually_sync(lambda: "Stopping" in log.read_text())
         job_id = job.splitlines()[-1].split()[-1]
         (shop.folder / "held").unlink()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert "left in Redis" not in log.read_text()
     assert job_id
 
@@ -271,8 +271,29 @@ def test_a_second_ctrl_c_has_jobs_given_back(shop):
         process.send_signal(signal.SIGINT)
         eventually_sync(lambda: "Stopping" in log.read_text())
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert "emails: 1 waiting left in Redis" in log.read_text()
+
+
+def test_it_ends_in_order_when_whoever_reads_its_lines_has_seen_enough(shop):
+    """As in ``bullpen dev --plain | head``."""
+    beside = ["--", sys.executable, "-c", "import time\nwhile True: print('tick', flush=True); time.sleep(0.01)"]
+    with (shop.folder / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            shop.command("--plain", *beside),
+            cwd=shop.folder,
+            env=shop.environment(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+    try:
+        assert process.stdout.readline()
+        process.stdout.close()
+        eventually_sync(lambda: process.poll() is not None)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, (shop.folder / "errors").read_text()) == (1, "")
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGHUP, signal.SIGKILL], ids=["a closed terminal", "SIGKILL"])
@@ -285,7 +306,6 @@ def test_workers_end_with_local_mode_whatever_ends_it(shop, ended_by):
         try:
             process.send_signal(ended_by)
             process.wait()
-            (shop.folder / "held").unlink()
             eventually_sync(lambda: is_gone(worker))
         finally:
             if not is_gone(worker):
@@ -302,11 +322,11 @@ def test_workers_follow_the_work_and_a_changed_handler_is_taken_up(shop):
         assert len(shop.redis.hgetall("bull:emails:bullpen:workers")) == 3
         for file in held:
             file.unlink()
-        assert "hello Ada" in shop.enqueue("emails", "greet", '{"name": "Ada"}', "--wait", "20s")
+        assert "hello Ada" in shop.enqueue("emails", "greet", '{"name": "Ada"}', "--wait", "100s")
         shop.write("shop.py", HANDLERS.replace("hello", "good day"))
         eventually_sync(lambda: "workers start anew" in log.read_text(), timeout=20)
         eventually_sync(
-            lambda: "good day Ada" in shop.enqueue("emails", "greet", '{"name": "Ada"}', "--wait", "20s"), timeout=30
+            lambda: "good day Ada" in shop.enqueue("emails", "greet", '{"name": "Ada"}', "--wait", "100s"), timeout=30
         )
 
 
@@ -328,7 +348,7 @@ def test_a_worker_that_the_yaml_gets_later_is_taken_up(shop):
     with shop.running() as (process, log):
         eventually_sync(lambda: "emails:" in log.read_text(), timeout=20)
         shop.write("queues.yaml", QUEUE)
-        assert "hello Ada" in shop.enqueue("emails", "greet", '{"name": "Ada"}', "--wait", "30s")
+        assert "hello Ada" in shop.enqueue("emails", "greet", '{"name": "Ada"}', "--wait", "100s")
         shop.write("queues.yaml", QUEUE.replace(worker, ""))
         eventually_sync(lambda: "no longer has a worker" in log.read_text(), timeout=20)
         eventually_sync(lambda: not shop.redis.exists("bull:emails:bullpen:workers"), timeout=20)
@@ -343,7 +363,7 @@ def test_an_embedded_redis_that_was_killed_comes_back_with_its_jobs(shop):
         eventually_sync(lambda: shop.redis.info("persistence")["aof_last_write_status"] == "ok")
         os.kill(pid, signal.SIGKILL)
         eventually_sync(lambda: "starting it again" in log.read_text(), timeout=20)
-        assert "hello Bob" in shop.enqueue("emails", "greet", '{"name": "Bob"}', "--wait", "20s")
+        assert "hello Bob" in shop.enqueue("emails", "greet", '{"name": "Bob"}', "--wait", "100s")
         assert shop.redis.zcard("bull:emails:delayed") == 1
         assert process.poll() is None
 

@@ -15,6 +15,8 @@ from bullpen_cli.local.session import Session
 class Said:
     """A view that keeps what is said."""
 
+    gone = False
+
     def __init__(self):
         self.sentences = []
 

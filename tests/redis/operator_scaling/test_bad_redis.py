@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import redis.asyncio
 
 from bullpen_operator.kube import kinds
 from tests.support.proxy import proxy
-from tests.support.recorded import Stage, key_of
-from tests.support.scaling import AT_ONCE, KEYS, add, one_busy_of_two, pod, watched
+from tests.support.recorded import Stage, key_of, unit
+from tests.support.scaling import AT_ONCE, KEYS, add, one_busy_of_two, pod, rounds, watched
 from tests.support.slow import slow
 from tests.support.waiting import eventually
 
@@ -62,10 +63,14 @@ async def test_a_redis_that_goes_while_workers_retire_takes_nobody_with_it(redis
             await eventually(lambda: trouble(stage), timeout=15)
             # It would be the one to go, were its order sure to hold.
             stage.kube.put(kinds.POD, pod("b", ready=False))
-            await eventually(lambda: trouble(stage) and stage.scaler.decisions, timeout=15)
+            decided = stage.scaler.decisions
+            stage.scaler.put(unit("mail", dataclasses.replace(AT_ONCE, max_replicas=19)))
+            assert stage.scaler.decisions > decided
+            await eventually(lambda: not stage.scaler._cares[key_of("mail")].acting, timeout=15)
             assert stage.kube.scales == []
             await asyncio.to_thread(redis_server.restart)
             await eventually(lambda: not trouble(stage), timeout=30)
+            await rounds(stage)
             assert stage.kube.scales == [], "nobody has said that b is idle and retired"
     finally:
         await plain.aclose()

@@ -1,7 +1,9 @@
 """Threads, forks and event loops: what may share a client, and what is told that it may not."""
 
 import asyncio
+import contextlib
 import multiprocessing
+import socket
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -39,11 +41,15 @@ def in_a_fork(function):
 
 
 def test_nothing_is_connected_before_the_first_use():
-    Client("redis://127.0.0.1:1/0")
-    client = SyncClient("redis://127.0.0.1:1/0")
-    client.queue("emails").job("1")
-    client.close()
-    Client()  # what the environment says is read at first use
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        Client(url).queue("emails")
+        with contextlib.closing(SyncClient(url)) as client:
+            client.queue("emails").job("1")
+        Client()  # what the environment says is read at first use
+        with pytest.raises(BlockingIOError):
+            server.accept()  # of nobody
 
 
 def test_a_blocking_client_is_shared_by_threads(sync_client):

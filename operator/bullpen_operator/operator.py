@@ -317,6 +317,8 @@ class Operator:
             self._of_this_lead = False
             self._prepare.set()
             if self._reporter is not None:
+                for key, _ in self._reporter.known():
+                    self.metrics.forget(key)
                 self._reporter.renew()
             if self._grants is not None:
                 self._grants.renew()

@@ -67,6 +67,18 @@ async def test_the_last_good_spec_is_not_the_one_of_an_earlier_lead(api_server, 
         assert image_of(worker(api, cluster)) == "shop:2"
 
 
+async def test_figures_of_an_earlier_lead_are_shown_no_more(api_server, api, cluster, ready):
+    async with running(api_server.admin, cluster) as one:
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        series = f'bullpen_queue_jobs{{namespace="{cluster}"'
+        await eventually(lambda: series in one._render().decode(), 15)
+        one._lead_changed(leads=False)
+        one._lead_changed(leads=True)
+        assert series not in one._render().decode()
+        await eventually(lambda: series in one._render().decode(), 15)
+
+
 async def test_one_that_takes_the_lead_scales_for_no_jobqueue_whose_queue_is_anothers(
     api_server, api, cluster, server, ready, hand
 ):

@@ -1,5 +1,6 @@
 """Fixtures of the whole suite. `bullpen_redis` (a shared, emptied server) comes from the package's own pytest plugin."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -13,6 +14,14 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], loops.WatchedLoop]]:
     """Give the loop that each async test runs on."""
     return {"watched": loops.WatchedLoop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_for_programs() -> None:
+    """Let the programs that tests start hear signals, also where the tests were started to ignore them (nohup, a script's &)."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # ignored here all the same; a program begins with the default
 
 
 @pytest.fixture(scope="session")

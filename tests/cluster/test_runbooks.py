@@ -93,7 +93,7 @@ def claim(api: Api) -> None:
         }
     )
     eventually_sync(
-        lambda: api.get("v1", "PersistentVolumeClaim", NAMESPACE, name)["status"].get("phase") == "Bound", 30, every=0.1
+        lambda: api.get("v1", "PersistentVolumeClaim", NAMESPACE, name)["status"].get("phase") == "Bound", 90, every=0.1
     )
 
 

@@ -226,6 +226,7 @@ class ApiServer:
                     f"--service-account-private-key-file={self._tokens.key}",
                     f"--root-ca-file={self.authority}",
                     "--use-service-account-credentials=true",
+                    "--pvclaimbinder-sync-period=1s",  # a claim whose volume is not known yet is looked at again
                     "--controllers=*,-nodeipam,-node-route-controller,-cloud-node-lifecycle-controller",
                     "--concurrent-gc-syncs=5",
                 ],

@@ -1,9 +1,9 @@
 """The scaler: takes charge of JobQueues, observes their Redises, decides at every reading, and has it carried out.
 
-Concurrency model: `Scaler.run` owns an observer (`observer`) for each Redis that a charge needs, a task that finds each charge
-its Redis, and for each charge that has something to do a task that does it, one at a time for a charge, so that nothing
-overtakes itself. Deciding happens at once, in the observer's call: between a queue's waking and
-the write of its number no task is waited for. All in one event loop; `put`, `drop` and `state` may be called at any time.
+Concurrency model: `Scaler.run` finds each charge its Redis, and owns an observer (`observer`) for each Redis that a charge
+needs and, for each charge that has something to do, a task that does it, one at a time for a charge, so that nothing
+overtakes itself. Deciding happens at once, in the observer's call: between a queue's waking and the write of its number no
+task is waited for. All in one event loop; `put`, `drop` and `state` may be called at any time.
 
 A charge is decided on at each reading, when one of its pods or its target changes, and when what it was told changes. Only
 the operator that leads acts; the other observes and decides all the same, so that it can take over at once.
@@ -193,7 +193,10 @@ class Scaler(Generic[Ref]):
         """Scale until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(self._find_for_ever(), name="scaler: finds each its Redis")
+            try:
+                await self._find_for_ever()
+            finally:
+                self._tasks = None  # what observers still tell while they end has nobody to do it
 
     async def _find_for_ever(self) -> None:
         while True:

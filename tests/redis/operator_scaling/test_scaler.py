@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 
@@ -69,6 +70,16 @@ async def test_who_does_not_lead_observes_and_holds_still(stage, plain):
     stage.leads = True
     stage.scaler.renew()
     await eventually(lambda: stage.kube.scales_of("mail") == [3], timeout=15)
+
+
+async def test_what_it_is_told_while_it_ends_is_no_error(stage):
+    stage.add("mail")
+    await watched(stage)
+    stage._task.cancel()
+    await asyncio.sleep(0)  # its own tasks end in the turns after this one
+    stage.scaler.put(unit("mail", ScalingPolicy(min_replicas=2, max_replicas=5)))
+    await stage.end()
+    assert stage.kube.writes == []
 
 
 async def test_a_fence_that_falls_in_between_is_no_error(stage, plain):

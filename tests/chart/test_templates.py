@@ -10,7 +10,7 @@ import yaml
 from bullpen import _version
 from bullpen.api.v1alpha1 import ClusterRedisConnection, RedisConnection
 from bullpen_operator.settings import Settings
-from tests.chart.rendering import CHART, EVERYTHING, MATRIX, NAMESPACE, Objects, Refused
+from tests.chart.rendering import CHART, EVERYTHING, MATRIX, NAMESPACE, Object, Objects, Refused
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -323,6 +323,20 @@ def test_a_hook_stands_on_its_own(objects, values):
         assert job["spec"]["activeDeadlineSeconds"] > 0
 
 
+def test_policies_let_out_to_the_ports_that_are_named(chart):
+    named = {"enabled": True, "dnsPorts": [53, 5353], "apiServerPorts": [8443], "redisPorts": [6380]}
+    objects = chart.objects({"networkPolicy": named})
+    names = {(port, protocol) for port in (53, 5353) for protocol in ("TCP", "UDP")}
+
+    def let_out(policy: Object) -> set[tuple[int, str]]:
+        return {(each["port"], each["protocol"]) for rule in policy["spec"]["egress"] for each in rule["ports"]}
+
+    assert let_out(objects.one("NetworkPolicy", "bullpen")) == {*names, (8443, "TCP"), (6380, "TCP")}
+    hooks = objects.hooks.of("NetworkPolicy")
+    assert hooks
+    assert all(let_out(policy) == {*names, (8443, "TCP")} for policy in hooks)
+
+
 @pytest.mark.parametrize(
     ("values", "place", "message"),
     [
@@ -343,6 +357,7 @@ def test_a_hook_stands_on_its_own(objects, values):
         ({"redis": {"connection": {"users": "None"}}}, "/redis/connection/users", "value must be one of"),
         ({"monitoring": {"rules": {"runbookUrl": "here"}}}, "/monitoring/rules/runbookUrl", "does not match pattern"),
         ({"networkPolicy": {"redisPorts": ["redis"]}}, "/networkPolicy/redisPorts/0", "got string, want integer"),
+        ({"networkPolicy": {"dnsPorts": []}}, "/networkPolicy/dnsPorts", "minItems: got 0, want 1"),
         ({"prometheus": {}}, "", "additional properties 'prometheus' not allowed"),
     ],
 )

@@ -78,8 +78,10 @@ capabilities:
 {{/* Rules of a NetworkPolicy for whoever asks the API server. */}}
 {{- define "bullpen.apiServerEgress" -}}
 - ports: # names
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 - ports: # the API server, which has no pod that could be selected
     {{- range .Values.networkPolicy.apiServerPorts }}
     - {port: {{ . }}, protocol: TCP}

@@ -9,10 +9,12 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from bullpen_operator.kube import kinds
 from bullpen_operator.kube.kinds import Key, Kind, Object
+
+T = TypeVar("T")
 
 REPLICA_MANAGERS: Final = "replicaManagers"
 """Where an object in the cache has, in place of `managedFields`, the names of the managers of `spec.replicas`."""
@@ -39,11 +41,12 @@ Subscriber = Callable[[Change], None]
 
 
 class Cache:
-    """The objects by kind, namespace and name; pods by JobQueue, too."""
+    """The objects by kind, namespace and name; pods by JobQueue, and RedisConnections by namespace, too."""
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
         self._pods: dict[tuple[str, str], dict[str, Object]] = {}
+        self._connections: dict[str, dict[str, Object]] = {}
         self._gone: OrderedDict[str, int] = OrderedDict()
         self._subscribers: list[Subscriber] = []
 
@@ -71,6 +74,10 @@ class Cache:
         """Give the pods that carry the JobQueue's label."""
         return tuple(self._pods.get((namespace, jobqueue), {}).values())
 
+    def connections_of(self, namespace: str) -> Iterable[Object]:
+        """Give the RedisConnections of a namespace."""
+        return tuple(self._connections.get(namespace, {}).values())
+
     # -- writing: the informers', and whoever has the API server's answer to a write of its own -------------------
 
     def put(self, kind: Kind, obj: Object, as_of: int = -1) -> bool:
@@ -90,8 +97,7 @@ class Cache:
             return False
         new = _slim(obj)
         known[place] = new
-        if kind == kinds.POD:
-            self._index_pod(key, new, old)
+        self._index(key, new, old)
         self._tell(Change("put", key, new, old))
         return True
 
@@ -112,8 +118,7 @@ class Cache:
         if old is None or not is_it:
             return False
         del known[key.namespace, key.name]
-        if key.kind == kinds.POD:
-            self._index_pod(key, None, old)
+        self._index(key, None, old)
         self._tell(Change("removed", key, None, old))
         return True
 
@@ -142,14 +147,11 @@ class Cache:
             if matches(obj):
                 obj["metadata"]["resourceVersion"] = "0"
 
-    def _index_pod(self, key: Key, new: Object | None, old: Object | None) -> None:
-        if old is not None and (queue := kinds.labels_of(old).get(kinds.LABEL_JOBQUEUE)):
-            pods = self._pods.get((key.namespace, queue), {})
-            pods.pop(key.name, None)
-            if not pods:
-                self._pods.pop((key.namespace, queue), None)
-        if new is not None and (queue := kinds.labels_of(new).get(kinds.LABEL_JOBQUEUE)):
-            self._pods.setdefault((key.namespace, queue), {})[key.name] = new
+    def _index(self, key: Key, new: Object | None, old: Object | None) -> None:
+        if key.kind == kinds.REDIS_CONNECTION:
+            _move(self._connections, key.namespace, key.namespace, key.name, new)
+        elif key.kind == kinds.POD:
+            _move(self._pods, _jobqueue_of(key, old), _jobqueue_of(key, new), key.name, new)
 
     def _tell(self, change: Change) -> None:
         for subscriber in self._subscribers:
@@ -171,6 +173,21 @@ def replica_managers(obj: Object) -> frozenset[str]:
 def version_number(obj: Object) -> int:
     """Give an object's resource version as a number; 0 where it has none that is one."""
     return _number(obj.get("metadata", {}).get("resourceVersion", ""))
+
+
+def _jobqueue_of(key: Key, pod: Object | None) -> tuple[str, str] | None:
+    queue = None if pod is None else kinds.labels_of(pod).get(kinds.LABEL_JOBQUEUE)
+    return (key.namespace, queue) if queue else None
+
+
+def _move(index: dict[T, dict[str, Object]], before: T | None, now: T | None, name: str, new: Object | None) -> None:
+    """Take an object from its place in an index to where it belongs now."""
+    if before is not None and (there := index.get(before)) is not None:
+        there.pop(name, None)
+        if not there:
+            del index[before]
+    if now is not None and new is not None:
+        index.setdefault(now, {})[name] = new
 
 
 def _slim(obj: Object) -> Object:

@@ -39,6 +39,10 @@ class Objects(Protocol):
         """Give all objects of a kind."""
         ...
 
+    def connections_of(self, namespace: str) -> Iterable[Object]:
+        """Give the RedisConnections of a namespace."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
@@ -146,11 +150,7 @@ def _read(obj: Object | None, model: type[AnyConnection]) -> AnyConnection | Ref
 
 
 def _default(namespace: str, cache: Objects, *, cluster_wide: bool) -> AnyConnection | Refused:
-    own = [
-        obj
-        for obj in cache.all(kinds.REDIS_CONNECTION)
-        if obj["metadata"].get("namespace") == namespace and _is_default(obj)
-    ]
+    own = [obj for obj in cache.connections_of(namespace) if _is_default(obj)]
     if own:
         return _one(own, RedisConnection, f'in namespace "{namespace}"')
     offered = [obj for obj in cache.all(kinds.CLUSTER_REDIS_CONNECTION) if _is_default(obj)] if cluster_wide else []

@@ -44,6 +44,19 @@ def test_pods_are_found_by_their_jobqueue_as_it_changes(cache):
     assert len(list(cache.pods_of("shop", "other"))) == 1
 
 
+def test_connections_are_found_by_their_namespace_as_they_come_and_go(cache):
+    for namespace, name in (("shop", "a"), ("shop", "b"), ("desk", "a")):
+        cache.put(kinds.REDIS_CONNECTION, {"metadata": {"name": name, "namespace": namespace, "resourceVersion": "1"}})
+    changed = {"metadata": {"name": "a", "namespace": "shop", "resourceVersion": "2", "annotations": {"new": "yes"}}}
+    cache.put(kinds.REDIS_CONNECTION, changed)
+    assert {each["metadata"]["name"] for each in cache.connections_of("shop")} == {"a", "b"}
+    assert changed in list(cache.connections_of("shop"))
+    for name in ("a", "b"):
+        cache.remove(Key(kinds.REDIS_CONNECTION, "shop", name))
+    assert not list(cache.connections_of("shop"))
+    assert len(list(cache.connections_of("desk"))) == 1
+
+
 def test_one_that_was_made_anew_is_not_removed_by_news_of_the_old(cache):
     cache.put(kinds.POD, pod("a", 1, uid="old"))
     cache.put(kinds.POD, pod("a", 2, uid="new"))

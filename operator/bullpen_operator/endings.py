@@ -12,6 +12,7 @@ from bullpen.queue.ending import ReleaseQueue
 from bullpen_operator import deletion
 from bullpen_operator.cases import Case, Parts, Place, Result
 from bullpen_operator.conditions import Facts
+from bullpen_operator.connections import answers
 from bullpen_operator.connections.pool import Redis
 from bullpen_operator.deletion import Outcome
 from bullpen_operator.kube import kinds
@@ -78,6 +79,32 @@ class Endings:
         except RedisUnavailable as error:
             # Nobody is kept from the queue by this: an owner of this cluster that is no more frees its queue.
             log.info("queue_not_released", extra={"jobqueue": str(key), "error": str(error)})
+
+    async def leave(self, case: Case, before: Place) -> None:
+        """Let go of the queue that a JobQueue had on another connection, with the jobs in it. One that cannot be reached keeps its owner."""
+        there = f'queue "{before.keys.queue}" (prefix "{before.keys.prefix}") of {before.found.connection_key}'
+        old = await self._parts.redises.of(before.found.ref)
+        try:
+            if before.keys == case.place.keys and await self._same_server(old, case.place):
+                return
+            if not await old.run(ReleaseQueue(before.keys, case.owner)):
+                return
+        except BullpenError as error:
+            log.info("queue_not_released", extra={"jobqueue": str(case.key), "error": str(error)})
+            text = f"This JobQueue still owns {there}, which could not be let go of: {error}. `bullpen adopt` takes it from there."
+            self._parts.recorder.record(case.obj, "Warning", "QueueNotReleased", text)
+            return
+        text = f"Let go of {there}: the jobs that lie there stay, and workers of this JobQueue take them no more."
+        self._parts.recorder.record(case.obj, "Normal", "QueueReleased", text)
+
+    async def _same_server(self, old: Redis, place: Place) -> bool:
+        """Whether two connections lead to the very same keys: one database of one server."""
+        if old.ref == place.found.ref:
+            return True
+        new = await self._parts.redises.of(place.found.ref)
+        known = [answers.fields_of(await each.call("INFO", "server")).get("run_id") for each in (old, new)]
+        databases = [(await each.endpoints.current()).db for each in (old, new)]
+        return known[0] == known[1] and databases[0] == databases[1]
 
     async def set_finalizers(self, obj: Object, policy: deletion.Policy) -> None:
         """Set or take our finalizer, as the policy asks; guarded by the resource version. Raises `KubeError`."""

@@ -183,11 +183,14 @@ class Reconciler:
 
     async def _make_in_redis(self, case: Case, facts: Facts, redis: Redis) -> tuple[Facts, Result]:
         """Declare the queue, and give it its binding. Without ownership nothing else is done."""
-        known = self._places.get(case.key) == case.place or _was_declared(case.obj)
+        before = self._places.get(case.key)
+        known = before == case.place or _was_declared(case.obj)
         asked = replace(facts, redis_known=True)
         try:
             await self._declare(case, redis)
             self._places[case.key] = case.place
+            if before is not None and (before.found.ref, before.keys) != (case.place.found.ref, case.place.keys):
+                await self._endings.leave(case, before)
             binding = await self._parts.grants.ensure(case.obj, case.jobqueue, case.place.found, redis)
         except OwnedElsewhere as error:
             text = f"{error}; to have this one take it over: bullpen adopt {case.key.name} --namespace {case.key.namespace}"

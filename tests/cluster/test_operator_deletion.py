@@ -1,6 +1,10 @@
 """What becomes of queues when their JobQueues are deleted, on a real API server and a real Redis."""
 
-from bullpen import Client
+from contextlib import closing
+
+from redis import Redis
+
+from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
 from tests.support import operators
 from tests.support.operators import VERSION, conditions, is_ready, jobqueue, redis_connection, running
@@ -118,3 +122,38 @@ async def test_a_dying_namespace_is_not_held_up(control_plane, server, redis):
         api.delete("v1", "Namespace", "", namespace)
         await eventually(lambda: api.find("v1", "Namespace", "", namespace) is None, 40)
         assert redis.llen(KEYS.wait) == 1
+
+
+async def test_a_jobqueue_that_moves_to_another_redis_lets_its_queue_go(api_server, api, cluster, server, redis):
+    with embedded.start(unix=False) as other, closing(Redis.from_url(other.url)) as there:
+        api.apply(redis_connection(cluster, other.url, name="other", default=False))
+        async with running(api_server.admin, cluster):
+            await declared(api, cluster)
+            await enqueue(server)
+            await declared(api, cluster, redisRef={"name": "other"})
+            assert redis.hget(KEYS.owner, "released") == b"1"
+            assert redis.llen(KEYS.wait) == 1
+            assert there.hexists(KEYS.owner, "id")
+            assert there.hget(KEYS.owner, "released") == b"0"
+            await eventually(lambda: "QueueReleased" in events(api, cluster))
+
+
+async def test_a_jobqueue_that_goes_another_way_to_the_same_redis_keeps_its_queue(
+    api_server, api, cluster, server, redis
+):
+    api.apply(redis_connection(cluster, server.url, name="other", default=False))
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster)
+        await declared(api, cluster, redisRef={"name": "other"})
+        assert redis.hget(KEYS.owner, "released") == b"0"
+
+
+async def test_a_queue_on_a_redis_that_is_away_when_its_jobqueue_moves_is_told_of(api_server, api, cluster, redis):
+    with embedded.start(unix=False) as other:
+        api.apply(redis_connection(cluster, other.url, name="other", default=False))
+        async with running(api_server.admin, cluster):
+            await declared(api, cluster, redisRef={"name": "other"})
+            other.stop()
+            await declared(api, cluster)
+            assert redis.hexists(KEYS.owner, "id")
+            await eventually(lambda: "QueueNotReleased" in events(api, cluster))

@@ -95,6 +95,8 @@ class Operator:
         self._of_this_lead = False
         """Whether what is known was found since the lead was taken last: only then anything is reconciled."""
         self._missed: set[Key] = set()
+        self._unseen: set[Key] = set()
+        """JobQueues that were there at the start and were not looked at yet."""
         self._thorough_at: dict[Key, float] = {}
         self._cluster_id = settings.cluster_id
         self._reconciler: Reconciler | None = None
@@ -214,11 +216,13 @@ class Operator:
                 log.warning("not_prepared", extra={"error": str(error)})
                 await asyncio.sleep(PREPARE_AGAIN_SECONDS)
                 continue
-            self.prepared = True
+            there = {kinds.key_of(kinds.JOBQUEUE, obj) for obj in self.cache.all(kinds.JOBQUEUE)}
+            if not self.prepared:
+                self.prepared, self._unseen = True, set(there)
             if self._prepare.is_set():
                 continue  # the lead was taken meanwhile: another may have changed what was found
             self._of_this_lead = True
-            self._add_all(kinds.key_of(kinds.JOBQUEUE, obj) for obj in self.cache.all(kinds.JOBQUEUE))
+            self._add_all(there)
             self._add_all(self._missed)  # those that went, too
             self._missed.clear()
             await self._prepare.wait()
@@ -250,12 +254,17 @@ class Operator:
     # -- working -----------------------------------------------------------------------------------------------------
 
     async def _work(self, key: Key) -> None:
-        """Reconcile one JobQueue; whatever becomes of it, it is looked at again."""
+        """Reconcile one JobQueue, once what there is has been found."""
         self.metrics.queue_depth(len(self.queue))
         reconciler = self._reconciler
         if reconciler is None or not self._of_this_lead:
-            self._missed.add(key)  # it is looked at once what there is has been found
+            self._missed.add(key)
             return
+        await self._reconcile(reconciler, key)
+        self._unseen.discard(key)
+
+    async def _reconcile(self, reconciler: Reconciler, key: Key) -> None:
+        """Reconcile one JobQueue; whatever becomes of it, it is looked at again."""
         began = self._clock()
         thorough = began >= self._thorough_at.setdefault(key, began + self._until_resync())
         try:
@@ -381,6 +390,10 @@ class Operator:
             return "the cluster is not known yet: the API server does not answer, or the definitions are not installed"
         if not self.prepared:
             return "what was there before is being found"
+        if (
+            self._unseen and not self.leads()
+        ):  # who may end the one that leads waits for this: it could not follow at once
+            return f"{len(self._unseen)} JobQueues have not been looked at yet"
         return ""
 
     def _render(self) -> bytes:

@@ -145,6 +145,9 @@ class WorkQueue(Generic[K]):
                 await work(key)
             finally:
                 self.done(key)
+            await asyncio.sleep(
+                0
+            )  # thousands of keys that wait for nothing would hold up all else: the lease, the probes
 
     def _remove(self, lane: Hashable, keys: "OrderedDict[K, None]", key: K) -> None:
         del keys[key]

@@ -1,5 +1,6 @@
 """The operator on a real API server and a real Redis: a JobQueue becomes a queue, objects, a status; and stays so."""
 
+import asyncio
 import json
 
 import aiohttp
@@ -8,6 +9,7 @@ import pytest
 from bullpen import Client, embedded
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.kube.kinds import JOBQUEUE
+from bullpen_operator.reconciler import Reconciler
 from bullpen_operator.scaling.crew import PROTOCOL
 from tests.support.kubernetes.api import STRATEGIC
 from tests.support.kubernetes.audit import Audit
@@ -279,6 +281,33 @@ async def test_probes_and_metrics_are_served_and_the_queues_series_go_with_it(ap
             return labels not in (await page("/metrics"))[1]
 
         await eventually(gone)
+
+
+async def test_one_that_waits_is_ready_once_it_could_follow_at_once(api_server, api, cluster, ready, monkeypatch):
+    """A rollout ends the one that leads as soon as the new one is ready."""
+    looked, looks = asyncio.Event(), Reconciler.reconcile
+
+    async def reconcile(self, key, *, thorough=False):
+        if not self._leads():
+            await looked.wait()
+        return await looks(self, key, thorough=thorough)
+
+    monkeypatch.setattr(Reconciler, "reconcile", reconcile)
+    async with running(api_server.admin, cluster):
+        api.apply(jobqueue(cluster))
+        await ready(cluster)
+        waits = running(api_server.admin, cluster, identity="b", probes="127.0.0.1:0")
+        async with waits as other, aiohttp.ClientSession() as http:
+
+            async def readiness():
+                async with http.get(f"http://127.0.0.1:{other.port}/readyz") as answer:
+                    return answer.status, await answer.text()
+
+            await eventually(lambda: other.prepared)
+            assert await readiness() == (503, "1 JobQueues have not been looked at yet\n")
+            looked.set()
+            await eventually(lambda: not other._unseen)
+            assert await readiness() == (200, "ok\n")
 
 
 async def test_more_connections_than_redis_has_are_told(api_server, api, cluster, ready):

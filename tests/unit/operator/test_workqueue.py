@@ -1,6 +1,7 @@
 """The work queue, by a clock of its own."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -141,3 +142,19 @@ async def test_failures_wait_longer_each_time_until_one_succeeds(queue):
 def test_the_backoff_is_bounded_and_spread():
     assert backoff(50, lambda: 1.0) == LONGEST_BACKOFF_SECONDS
     assert backoff(50, lambda: 0.0) == LONGEST_BACKOFF_SECONDS / 2
+
+
+async def test_keys_that_wait_for_nothing_let_all_else_have_its_turn(queue):
+    done, turns = [], []
+
+    async def work(key):
+        done.append(key)
+
+    for key in range(100):
+        queue.add(key)
+    task = asyncio.create_task(queue.run(work, 2))
+    while len(done) < 100:
+        turns.append(len(done))
+        await asyncio.sleep(0)
+    task.cancel()
+    assert max(later - before for before, later in itertools.pairwise([*turns, 100])) <= 4

@@ -27,16 +27,22 @@ def client(bullpen_redis):
 
 @pytest.fixture
 def apply(bullpen_redis):
-    """Write a JobQueue of this spec, as its owner; gives the names of what changed. `breaks_off`: after the first step."""
+    """Write a JobQueue of this spec, as its owner; gives the names of what changed. `breaks_off`: after it alone, without schedules."""
+
+    class Shell(RedisShell):
+        def perform(self, operation, *, timeout):
+            apply.round_trips += 1
+            return super().perform(operation, timeout=timeout)
 
     def apply(spec="", *, owner=OURS, adopt=False, breaks_off=False):
+        apply.round_trips = 0
         text = "apiVersion: bullpen.dev/v1alpha1\nkind: JobQueue\nmetadata: {name: emails}\nspec: {" + spec + "}\n"
         loaded = files.loads(text)
         assert not loaded.findings
         declaration = WriteDeclaration.of(loaded.jobqueues[0], KEYS, owner, adopt=adopt)
 
         async def write():
-            shell = RedisShell(RedisSettings.from_url(bullpen_redis), timeout=5)
+            shell = Shell(RedisSettings.from_url(bullpen_redis), timeout=5)
             steps = do(declaration) if breaks_off else declare(declaration, 0)
             try:
                 return await run(shell, steps, timeout=5, now=time.monotonic)
@@ -57,6 +63,14 @@ def test_limits_that_node_obeys_too_are_written_where_bullmq_has_them(apply, cli
 def test_the_same_twice_changes_nothing(apply):
     assert apply("concurrency: {total: 5}, timeout: 1m") == {"concurrency", "policy"}
     assert apply("concurrency: {total: 5}, timeout: 1m") == set()
+
+
+def test_that_nothing_has_changed_is_found_in_one_round_trip(apply):
+    spec = "paused: true, schedules: [{name: sweep, every: 1h, job: sweep}]"
+    assert apply(spec) == {"pause", "policy", "schedule sweep"}
+    assert apply.round_trips > 1
+    assert apply(spec) == set()
+    assert apply.round_trips == 1
 
 
 def test_the_policy_names_its_content(apply, client):

@@ -17,7 +17,7 @@ from bullpen.queue.keys import QueueKeys
 from bullpen.queue.operations.base import Call, Command, Eval, QueueOperation, Reply, Steps, do, items, text
 from bullpen.queue.operations.queues import PauseQueue, ResumeQueue
 from bullpen.queue.policy import QueuePolicy
-from bullpen.queue.schedules import Schedule
+from bullpen.queue.schedules import FoundSchedule, ReadSchedules, Schedule
 
 if TYPE_CHECKING:
     from bullpen.api.v1alpha1 import JobQueue, JobQueueSpec
@@ -137,13 +137,32 @@ def declare(declaration: WriteDeclaration, now_ms: int) -> Steps[tuple[str, ...]
     Gives the names of what changed. Raises `OwnedElsewhere`, and `ScheduleNotWritten` when all else has been written.
     """
     keys = declaration.keys
-    changed = yield from do(declaration)
+    changed, found = yield from do(_DeclareAndLook(declaration))
     if "pause" in changed:
         yield from do(PauseQueue(keys))
     if "resume" in changed:
         yield from resume(keys)
-    scheduled = yield from schedules.declare(keys, declaration.schedules, now_ms)
+    scheduled = yield from schedules.declare(keys, declaration.schedules, found, now_ms)
     return (*changed, *(f"schedule {schedule_id}" for schedule_id in scheduled))
+
+
+@dataclass(frozen=True)
+class _DeclareAndLook(QueueOperation["tuple[tuple[str, ...], Mapping[str, FoundSchedule]]"]):
+    """Write a declaration, and read the schedules with it: where nothing has changed, that is all, in one round trip."""
+
+    declaration: WriteDeclaration
+
+    def commands(self) -> Sequence[Call]:
+        """Both."""
+        return [*self.declaration.commands(), *self._look.commands()]
+
+    def read(self, replies: Sequence[Reply]) -> tuple[tuple[str, ...], Mapping[str, FoundSchedule]]:
+        """Read what changed, and the schedules by id. Raises `OwnedElsewhere`."""
+        return self.declaration.read(replies[:1]), self._look.read(replies[1:])
+
+    @property
+    def _look(self) -> ReadSchedules:
+        return ReadSchedules(self.declaration.keys, tuple(schedule.id for schedule in self.declaration.schedules))
 
 
 def resume(keys: QueueKeys) -> Steps[None]:

@@ -96,14 +96,15 @@ def of(jobqueue: "JobQueue", keys: QueueKeys, policy: QueuePolicy) -> tuple[Sche
     )
 
 
-def declare(keys: QueueKeys, wanted: Iterable[Schedule], now_ms: int) -> Steps[tuple[str, ...]]:
+def declare(
+    keys: QueueKeys, wanted: Iterable[Schedule], found: Mapping[str, "FoundSchedule"], now_ms: int
+) -> Steps[tuple[str, ...]]:
     """Write the schedules that are new or have changed; remove those that were declared once and are no longer.
 
-    One that somebody else has changed since is left, and no longer counted as ours. Gives the ids of what changed. Raises
+    `found` is what `ReadSchedules` gave for those that are wanted. One that somebody else has changed since is left, and no longer counted as ours. Gives the ids of what changed. Raises
     `ScheduleNotWritten`. For the queue's owner only.
     """
     by_id = {schedule.id: schedule for schedule in wanted}
-    found = yield from do(ReadSchedules(keys, tuple(by_id)))
     changed = []
     for schedule in by_id.values():
         there = found.get(schedule.id)

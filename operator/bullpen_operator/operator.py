@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import math
 import random
 import secrets
 import time
@@ -52,6 +53,8 @@ OVERTAKEN_SECONDS: Final = 0.2
 LONGEST_OVERTAKEN_SECONDS: Final = 2.0
 TELL_AFTER_SECONDS: Final = 10.0
 """What fails is told by a condition once it is tried so seldom: an API server that flaps for a while is none of a JobQueue's."""
+RESYNCS: Final = 60
+"""In so many parts a resync is done: JobQueues of one part are looked at together, so that their commands share round trips to Redis."""
 _CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
 
 
@@ -266,7 +269,7 @@ class Operator:
     async def _reconcile(self, reconciler: Reconciler, key: Key) -> None:
         """Reconcile one JobQueue; whatever becomes of it, it is looked at again."""
         began = self._clock()
-        thorough = began >= self._thorough_at.setdefault(key, began + self._until_resync())
+        thorough = began >= self._thorough_at.setdefault(key, self._next_resync())
         try:
             result = await reconciler.reconcile(key, thorough=thorough)
         except NotLeading as error:
@@ -306,13 +309,16 @@ class Operator:
             self._thorough_at.pop(key, None)
             return
         if thorough:
-            self._thorough_at[key] = self._clock() + self._until_resync()
+            self._thorough_at[key] = self._next_resync()
         self.queue.add(key, delay=max(0.01, self._thorough_at[key] - self._clock()))
         if seconds is not None:
             self.queue.add(key, delay=seconds)
 
-    def _until_resync(self) -> float:
-        return self._settings.resync_seconds * (0.75 + 0.5 * random.random())  # noqa: S311 - spreads work, guards nothing
+    def _next_resync(self) -> float:
+        seconds = self._settings.resync_seconds
+        at = self._clock() + seconds * (0.75 + 0.5 * random.random())  # noqa: S311 - spreads work, guards nothing
+        grid = seconds / RESYNCS
+        return math.ceil(at / grid) * grid
 
     # -- news --------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ QUEUES = 1_000
 LARGE = 5_000
 BUSY = 200
 QUIET_SECONDS = 300.0
+RESYNC_BEGINS_SECONDS = 0.75 * 600.0
 BUSY_SECONDS = 60.0
 
 
@@ -62,8 +63,9 @@ def measure(
 
 
 def quiet(found: report.Report, town: Herd, seconds: float, *, megabytes: float) -> None:
-    """Let nothing happen."""
+    """Let nothing happen, while each JobQueue is looked at again as it is every ten minutes or so."""
     name = f"{len(town.names):,} quiet"
+    time.sleep(max(0.0, town.started + RESYNC_BEGINS_SECONDS - time.monotonic()))
     town.audit.read()
     before, writes = Sample.take(town), len(town.audit.writes)
     time.sleep(seconds)

@@ -1,13 +1,25 @@
 """Mistakes in a JobQueue, on a real API server and a real Redis: each is told with its reason, and what ran goes on."""
 
+import copy
 import json
 
 import pytest
 
 from bullpen import Client
+from bullpen.api import crd
 from bullpen.queue.keys import QueueKeys
 from bullpen_operator.desired import deployments
-from tests.support.operators import READY, conditions, image_of, jobqueue, message, redis_connection, running, worker
+from tests.support.operators import (
+    READY,
+    conditions,
+    image_of,
+    is_ready,
+    jobqueue,
+    message,
+    redis_connection,
+    running,
+    worker,
+)
 from tests.support.waiting import eventually
 
 
@@ -31,6 +43,25 @@ async def test_a_bad_edit_followed_by_a_restart_keeps_what_ran(api_server, api, 
         api.apply(jobqueue(cluster, retry={"attempts": 9}))
         await ready(cluster)
         assert json.loads(redis.hget(QueueKeys("bull", "emails").policy, "doc"))["retry"]["attempts"] == 9
+
+
+async def test_a_jobqueue_from_before_a_rule_is_told_of_it_and_can_be_mended(own_api_server, server, redis):
+    """An upgrade may bring stricter definitions; what is stored stays as it is, and its status can still be written."""
+    now, before = crd.definitions(), copy.deepcopy(crd.definitions())
+    (version,) = before["JobQueue"]["spec"]["versions"]
+    recovery = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["recovery"]
+    del recovery["properties"]["lockDuration"]["x-kubernetes-validations"]
+    api = own_api_server.api()
+    api.install(before.values())
+    namespace = api.namespace("shop")
+    api.apply(redis_connection(namespace, server.url))
+    api.apply(jobqueue(namespace, recovery={"lockDuration": "500ms"}))
+    api.install(now.values())
+    async with running(own_api_server.admin, namespace):
+        await eventually(lambda: conditions(api, namespace).get("Ready") == ("False", "InvalidSpec"))
+        assert "spec.recovery.lockDuration" in message(api, namespace)
+        api.apply(jobqueue(namespace, recovery={"lockDuration": "1s"}))
+        await eventually(lambda: is_ready(api, namespace))
 
 
 async def test_a_pod_template_that_the_api_server_refuses_changes_nothing(api_server, api, cluster, redis, ready):

@@ -141,11 +141,26 @@ async def test_a_jobqueue_that_moves_to_another_redis_lets_its_queue_go(api_serv
 async def test_a_jobqueue_that_goes_another_way_to_the_same_redis_keeps_its_queue(
     api_server, api, cluster, server, redis
 ):
-    api.apply(redis_connection(cluster, server.url, name="other", default=False))
+    another_name = server.url.replace("127.0.0.1", "localhost")
+    assert another_name != server.url
+    api.apply(redis_connection(cluster, another_name, name="other", default=False))
     async with running(api_server.admin, cluster):
         await declared(api, cluster)
         await declared(api, cluster, redisRef={"name": "other"})
         assert redis.hget(KEYS.owner, "released") == b"0"
+
+
+async def test_another_account_of_a_redis_whose_first_is_gone_keeps_its_queue(api_server, api, cluster, server, redis):
+    redis.acl_setuser("first", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all"])
+    first = redis_connection(cluster, server.url)
+    api.apply({**first, "spec": first["spec"] | {"auth": {"username": {"value": "first"}}}})
+    async with running(api_server.admin, cluster):
+        await declared(api, cluster)
+        redis.acl_deluser("first")
+        api.apply(redis_connection(cluster, server.url, name="other", default=False))
+        await declared(api, cluster, redisRef={"name": "other"})
+        assert redis.hget(KEYS.owner, "released") == b"0"
+        assert "QueueNotReleased" not in events(api, cluster)
 
 
 async def test_a_queue_on_a_redis_that_is_away_when_its_jobqueue_moves_is_told_of(api_server, api, cluster, redis):

@@ -1,4 +1,7 @@
-"""Takes deleted JobQueues to their end: finalizers on and off, the queue drained, removed or let go, an event that says so."""
+"""Takes deleted JobQueues to their end: finalizers on and off, the queue drained, removed or let go, an event that says so.
+
+A JobQueue that moves to another Redis leaves a queue behind; that one is let go, too.
+"""
 
 import datetime as dt
 import logging
@@ -23,7 +26,7 @@ log = logging.getLogger("bullpen.operator.deletion")
 
 
 class Endings:
-    """What is done with JobQueues that are deleted. `now` is the calendar's clock."""
+    """What is done with JobQueues that are deleted, and with queues that are left. `now` is the calendar's clock."""
 
     def __init__(
         self, parts: Parts, *, cluster_wide: bool, leads: Callable[[], bool], now: Callable[[], dt.datetime]

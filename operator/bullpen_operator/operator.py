@@ -53,8 +53,10 @@ OVERTAKEN_SECONDS: Final = 0.2
 LONGEST_OVERTAKEN_SECONDS: Final = 2.0
 TELL_AFTER_SECONDS: Final = 10.0
 """What fails is told by a condition once it is tried so seldom: an API server that flaps for a while is none of a JobQueue's."""
-RESYNCS: Final = 60
-"""In so many parts a resync is done: JobQueues of one part are looked at together, so that their commands share round trips to Redis."""
+RESYNCS: Final = 200
+"""In so many parts a resync is done: those of one part are looked at together, so that their commands share round trips to Redis.
+
+Of a thousand JobQueues each part has as many as are worked on at the same time."""
 _CONNECTIONS: Final = (kinds.REDIS_CONNECTION, kinds.CLUSTER_REDIS_CONNECTION)
 
 

@@ -145,9 +145,7 @@ class JobQueueSpec(Model):
     )
     worker_pool_ref: WorkerPoolRef | None = Field(default=None, description="A pool that works for many queues.")
     replicas: Replicas = Field(
-        default=1,
-        strict=True,  # of all whole numbers, the API server takes this one not as 3.0: the scale subresource reads it
-        description="Replicas in mode Manual, set by `kubectl scale` too; otherwise not read.",
+        default=1, description="Replicas in mode Manual, set by `kubectl scale` too; otherwise not read."
     )
     scaling: Scaling | None = Field(
         default=None, description="How the number of workers follows the work; absent: mode Manual."

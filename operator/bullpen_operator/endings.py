@@ -90,7 +90,8 @@ class Endings:
         try:
             if before.keys == case.place.keys and await self._same_server(old, case.place):
                 return
-            if not await old.run(ReleaseQueue(before.keys, case.owner)):
+            # One that woke from a freeze would let go of what the other has declared anew, for the same JobQueue.
+            if not self._leads() or not await old.run(ReleaseQueue(before.keys, case.owner)):
                 return
         except BullpenError as error:
             log.info("queue_not_released", extra={"jobqueue": str(case.key), "error": str(error)})
@@ -102,9 +103,8 @@ class Endings:
 
     async def _same_server(self, old: Redis, place: Place) -> bool:
         """Whether two connections lead to the very same keys: one database of one server."""
-        if (
-            old.ref.endpoint == place.found.ref.endpoint
-        ):  # as another account, perhaps, and the one before may be no more
+        # As another account, perhaps, and the one before may be no more.
+        if old.ref.endpoint == place.found.ref.endpoint:
             return True
         new = await self._parts.redises.of(place.found.ref)
         known = [answers.fields_of(await each.call("INFO", "server")).get("run_id") for each in (old, new)]

@@ -398,9 +398,8 @@ class Operator:
             return "the cluster is not known yet: the API server does not answer, or the definitions are not installed"
         if not self.prepared:
             return "what was there before is being found"
-        if (
-            self._unseen and not self.leads()
-        ):  # who may end the one that leads waits for this: it could not follow at once
+        # A rollout ends the one that leads as soon as this one is ready; it is to follow at once.
+        if self._unseen and not self.leads():
             return f"{len(self._unseen)} JobQueues have not been looked at yet"
         return ""
 

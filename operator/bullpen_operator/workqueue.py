@@ -145,9 +145,8 @@ class WorkQueue(Generic[K]):
                 await work(key)
             finally:
                 self.done(key)
-            await asyncio.sleep(
-                0
-            )  # thousands of keys that wait for nothing would hold up all else: the lease, the probes
+            # Thousands of keys that wait for nothing would hold up all else: the lease, the probes.
+            await asyncio.sleep(0)
 
     def _remove(self, lane: Hashable, keys: "OrderedDict[K, None]", key: K) -> None:
         del keys[key]

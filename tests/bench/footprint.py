@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from bullpen import Client
+from bullpen_operator.settings import Settings
 from tests.bench import handlers, herd, processes, reaction, report
 from tests.bench.herd import Herd, Write
 
@@ -19,7 +20,7 @@ QUEUES = 1_000
 LARGE = 5_000
 BUSY = 200
 QUIET_SECONDS = 300.0
-RESYNC_BEGINS_SECONDS = 0.75 * 600.0
+RESYNC_BEGINS_SECONDS = 0.75 * Settings.resync_seconds
 BUSY_SECONDS = 60.0
 
 

@@ -101,8 +101,8 @@ def declare(
 ) -> Steps[tuple[str, ...]]:
     """Write the schedules that are new or have changed; remove those that were declared once and are no longer.
 
-    `found` is what `ReadSchedules` gave for those that are wanted. One that somebody else has changed since is left, and no longer counted as ours. Gives the ids of what changed. Raises
-    `ScheduleNotWritten`. For the queue's owner only.
+    `found` is what `ReadSchedules` gave for those that are wanted. One that somebody else has changed since is left, and no
+    longer counted as ours. Gives the ids of what changed. Raises `ScheduleNotWritten`. For the queue's owner only.
     """
     by_id = {schedule.id: schedule for schedule in wanted}
     changed = []
